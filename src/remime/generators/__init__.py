@@ -1,0 +1,1 @@
+"""Image generators with a W+ latent space."""

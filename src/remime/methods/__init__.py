@@ -1,0 +1,1 @@
+"""Reenactment methods behind one interface."""

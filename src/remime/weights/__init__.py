@@ -1,0 +1,1 @@
+"""Pretrained files: fetch, verify, convert. The only place that meets foreign formats."""
