@@ -1,1 +1,115 @@
-"""One module per workflow rule."""
+"""The stages of the workflow: one module per rule, each with ``run(...)`` and a short ``main()``.
+
+Stages never import each other; they meet through files. What their command lines share is here:
+``stage_parser`` makes the parser with ``--options``, ``entry`` runs ``main`` and turns every way in which it
+can end into a message on stderr and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from remime.errors import InputError, RemimeError
+from remime.versions import STAGES
+
+# Failures of the machine, not of the program: a traceback would only hide what to do.
+_FIXES = {
+    errno.ENOSPC: "free some space and run again; what is finished is kept",
+    errno.EDQUOT: "free some of your quota and run again; what is finished is kept",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose a folder that you may write to, or change its permissions",
+    errno.EPERM: "choose a folder that you may write to, or change its permissions",
+}
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """An argparse type: a JSON object, as the workflow passes a branch of the configuration."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON ({error}): {text!r}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"a JSON object is needed, not {text!r}")
+    return value
+
+
+def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line of ``python -m remime.stages.{stage}`` with what all stages share.
+
+    Args:
+        stage: a key of ``remime.versions.STAGES``.
+        description: the stage's docstring; its first line is shown.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m remime.stages.{stage}",
+        description=(description or "").strip().partition("\n")[0],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--options", type=json_object, default={}, metavar="JSON", help="the stage's options")
+    parser.add_argument("--version", action="version", version=f"{stage} {STAGES[stage]}")
+    return parser
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # An exception unwinds the stack, so that temporary files are removed and writers are closed.
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    logging.captureWarnings(True)
+
+
+def _os_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}\n  {_FIXES[error.errno or 0]}"
+
+
+def status_of(main: Callable[[], object]) -> int:
+    """Run ``main`` and return the exit code that it deserves, after saying why on stderr.
+
+    0 done, 1 failure, 2 bad input, 130 interrupted, 143 terminated. Errors of remime and of the file system
+    (full disk, no permission) are reported in a sentence, everything else with its traceback.
+    """
+    try:
+        main()
+    except RemimeError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except SystemExit as error:
+        # argparse exits with 2 after its own message.
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 128 + signal.SIGINT
+    except OSError as error:
+        if error.errno not in _FIXES:
+            logging.exception("unexpected failure")
+            return 1
+        kind = InputError if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else RemimeError
+        print(f"error: {_os_error(error)}", file=sys.stderr, flush=True)
+        return kind.exit_code
+    except Exception:
+        logging.exception("unexpected failure")
+        return 1
+    return 0
+
+
+def entry(main: Callable[[], object]) -> NoReturn:
+    """Run a stage's ``main`` as a program: logging, SIGTERM, errors, exit code. It never returns."""
+    _configure_logging()
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(status_of(main))
