@@ -1,1 +1,131 @@
-"""Where clips come from."""
+"""Where clips come from: one module per source, each with ``COLLECTED``, ``clips`` and, when collected, ``collector``.
+
+A source lists its clips for the manifest. Files that are on a disk are read where they lie; what has to be
+rendered or downloaded first is written by the stage ``collect`` into one tar file per shard.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, cast
+
+from remime.errors import InputError
+from remime.files import write_text
+
+KINDS = ("video", "image", "render")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a dataset; the columns of the manifest, and of a shard's ``clips.tsv``.
+
+    Args:
+        clip: unique in the dataset and safe as a file name.
+        video: what it is cut from; clips of one video share a shard.
+        identity: who is seen.
+        split: ``train``, ``val`` or ``test``.
+        kind: ``video``, ``image`` or ``render``.
+        path: where the bytes lie, relative to the working directory; a render's JSON description.
+        start, end: seconds in the video, or None for its beginning and end.
+        box: crop x, y, width, height in pixels (x right, y down), or empty.
+        terms: under which terms it may be used.
+        stamp: changes when the file does, so that its shard runs again.
+    """
+
+    clip: str
+    video: str
+    identity: str
+    split: str
+    kind: str
+    path: str
+    start: float | None = None
+    end: float | None = None
+    box: tuple[float, ...] = field(default=())
+    terms: str = ""
+    stamp: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The clip as a row of the table ``manifest``."""
+        row = asdict(self)
+        del row["stamp"]
+        return {**row, "box": list(self.box)}
+
+
+class Source(Protocol):
+    """What a module of this package offers."""
+
+    COLLECTED: bool
+
+    def clips(self, name: str, options: dict[str, Any], table: Path | None) -> list[Clip]:
+        """All clips of the dataset ``name``; InputError when there are none."""
+
+    def collector(self, options: dict[str, Any]) -> Callable[[Clip, Path], list[Path]]:
+        """A function that writes a clip's files into a folder (first the video); only when COLLECTED."""
+
+
+def load_source(name: str) -> Source:
+    """The module of a source by its name in the configuration."""
+    try:
+        return cast(Source, importlib.import_module(f"{__name__}.{name}"))
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise InputError("source", f"there is no source {name!r}", "see docs/configuration.md") from None
+
+
+_FIELDS = list(Clip.__dataclass_fields__)
+
+
+def write_clips(path: str | Path, clips: Iterable[Clip]) -> None:
+    """Write a shard's ``clips.tsv``; the same clips always give the same bytes."""
+    text = io.StringIO()
+    writer = csv.writer(text, dialect="excel-tab", lineterminator="\n")
+    writer.writerow(_FIELDS)
+    for clip in clips:
+        values = asdict(clip) | {"box": json.dumps(clip.box) if clip.box else ""}
+        writer.writerow(["" if values[name] is None else values[name] for name in _FIELDS])
+    write_text(path, text.getvalue())
+
+
+def read_clips(path: str | Path) -> list[Clip]:
+    """Read a shard's ``clips.tsv``.
+
+    Raises:
+        InputError: it is missing, or not such a file.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as handle:
+            reader = csv.DictReader(handle, dialect="excel-tab")
+            if reader.fieldnames != _FIELDS:
+                raise InputError(path, f"has the columns {reader.fieldnames}", "run the stage split again")
+            return [_clip(row) for row in reader]
+    except (FileNotFoundError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise InputError(path, f"is not a list of clips ({error})", "run the stage split again") from None
+
+
+def _clip(row: dict[str, str]) -> Clip:
+    times = {name: float(row[name]) if row[name] else None for name in ("start", "end")}
+    box = tuple(json.loads(row["box"])) if row["box"] else ()
+    return Clip(**{**row, **times, "box": box})  # type: ignore[arg-type]
+
+
+def member_of(tar: tarfile.TarFile, clip: str) -> tarfile.TarInfo | None:
+    """The member that holds a collected clip's video or image, or None when it was not collected.
+
+    Only plain files at the top of the archive count.
+    """
+    for member in tar.getmembers():
+        name = PurePosixPath(member.name)
+        known = name.suffix.lower() in VIDEO_SUFFIXES + IMAGE_SUFFIXES
+        if member.isfile() and known and name.stem == clip and name.parent == PurePosixPath("."):
+            return member
+    return None
