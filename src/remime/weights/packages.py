@@ -19,6 +19,7 @@ TIMEOUT = 1800
 # pip asks the build backend of a source distribution for its metadata before it hands the file over. This
 # one answers in setuptools' place from PKG-INFO, so that no code of the package runs.
 _BACKEND = '''
+import email
 import pathlib
 
 
@@ -30,9 +31,13 @@ get_requires_for_build_sdist = get_requires_for_build_wheel
 
 
 def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
-    folder = pathlib.Path(metadata_directory, "remime_metadata_only-0.dist-info")
+    text = pathlib.Path("PKG-INFO").read_bytes()
+    fields = email.message_from_bytes(text)
+    # pip takes name and version from the folder's name.
+    name = fields["Name"].replace("-", "_")
+    folder = pathlib.Path(metadata_directory, name + "-" + fields["Version"] + ".dist-info")
     folder.mkdir()
-    (folder / "METADATA").write_bytes(pathlib.Path("PKG-INFO").read_bytes())
+    (folder / "METADATA").write_bytes(text)
     return folder.name
 
 

@@ -96,6 +96,7 @@ def _write(entry: Entry, directory: Path, files: dict[str, Path], sources: dict[
     path, description = _paths(entry.name, directory)
     with atomic(path) as temporary:
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+        temporary.chmod(0o644)  # safetensors makes files that only their owner may read
         converted = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
     meta = {
         "name": entry.name,
