@@ -10,10 +10,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
-from tests import clips
 
 from remime import video
 from remime.errors import InputError, RemimeError
+from tests import clips
 
 
 def frames_of(path: Path, **how: object) -> list[video.Frame]:
