@@ -14,14 +14,15 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from remime.errors import InputError, RemimeError
-from remime.shards import shard_names
+from remime.layout import Dataset
 from remime.versions import STAGES
+
+__all__ = ["Dataset", "add_datasets", "dataset_argument", "entry", "json_object", "stage_parser", "status_of"]
 
 # Failures of the machine, not of the program: a traceback would only hide what to do.
 _FIXES = {
@@ -61,79 +62,19 @@ def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser
     return parser
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Where a dataset's files lie, as its stages see it.
-
-    Args:
-        folder: ``results/{dataset}``.
-        shards: how many shards it has.
-    """
-
-    folder: Path
-    shards: int
-
-    @classmethod
-    def parse(cls, text: str) -> Dataset:
-        """An argparse type: ``results/samples=2`` is the dataset ``samples`` with two shards."""
-        folder, _, shards = text.rpartition("=")
-        if not folder or not shards.isdecimal() or int(shards) < 1:
-            raise argparse.ArgumentTypeError(f"{text!r} is not FOLDER=SHARDS, e.g. results/samples=2")
-        return cls(Path(folder), int(shards))
-
-    @property
-    def name(self) -> str:
-        """The dataset's name in the configuration."""
-        return self.folder.name
-
-    @property
-    def shard_names(self) -> list[str]:
-        """The names of all of its shards, in order."""
-        return shard_names(self.shards)
-
-    @property
-    def manifest(self) -> Path:
-        """The table of all clips."""
-        return self.folder / "manifest.parquet"
-
-    def clips(self, shard: str) -> Path:
-        """The list of a shard's clips."""
-        return self.folder / "shards" / shard / "clips.tsv"
-
-    def tar(self, shard: str) -> Path:
-        """What ``collect`` rendered or downloaded."""
-        return self.folder / "clips" / f"{shard}.tar"
-
-    def aligned(self, shard: str) -> Path:
-        """A shard's aligned frames."""
-        return self.folder / "aligned" / f"{shard}.h5"
-
-    def status(self, shard: str) -> Path:
-        """What became of each of a shard's clips in ``align``."""
-        return self.folder / "aligned" / f"{shard}.status.parquet"
-
-    def measured(self, shard: str) -> Path:
-        """The measurements of a shard's frames."""
-        return self.folder / "measured" / f"{shard}.parquet"
-
-    def selected(self, shard: str) -> Path:
-        """Which of a shard's frames are used, and why the others are not."""
-        return self.folder / "selected" / f"{shard}.parquet"
-
-    def latents(self, inverter: str, shard: str) -> Path:
-        """A shard's latents by an inverter."""
-        return self.folder / "latents" / inverter / f"{shard}.h5"
-
-    def index(self, inverter: str) -> Path:
-        """The table of all latents of an inverter."""
-        return self.folder / "latents" / f"{inverter}.parquet"
+def dataset_argument(text: str) -> Dataset:
+    """An argparse type: ``results/samples=2`` is the dataset ``samples`` with two shards."""
+    folder, _, shards = text.rpartition("=")
+    if not folder or not shards.isdecimal() or int(shards) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FOLDER=SHARDS, e.g. results/samples=2")
+    return Dataset(Path(folder), int(shards))
 
 
 def add_datasets(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--datasets FOLDER=SHARDS ...``; a command line cannot list the files of 1024 shards."""
     parser.add_argument(
         "--datasets",
-        type=Dataset.parse,
+        type=dataset_argument,
         nargs="+",
         required=required,
         default=[],

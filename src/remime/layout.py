@@ -1,0 +1,435 @@
+"""Which file lies where, and what each job of the workflow needs: its options, its inputs, its networks.
+
+The Snakefile asks this module instead of computing anything itself. Standard library only, because it is
+imported whenever a Snakefile is parsed, that is also once for every job on a cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remime.shards import shard_names
+
+RESULTS = Path("results")
+WEIGHTS = Path("resources/weights")
+
+# Sources whose clips have to be rendered or downloaded before they can be aligned.
+COLLECTED = frozenset({"puppets"})
+# Keys of a dataset that belong to its stages or to the workflow, not to its source.
+STAGE_KEYS = ("align", "measure", "select", "invert", "index")
+_LANDMARKS = "dlib-landmarks-68"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a dataset's files lie.
+
+    Args:
+        folder: ``results/{dataset}``.
+        shards: how many shards it has.
+    """
+
+    folder: Path
+    shards: int
+
+    @property
+    def name(self) -> str:
+        """The dataset's name in the configuration."""
+        return self.folder.name
+
+    @property
+    def shard_names(self) -> list[str]:
+        """The names of all of its shards, in order."""
+        return shard_names(self.shards)
+
+    @property
+    def manifest(self) -> Path:
+        """The table of all clips."""
+        return self.folder / "manifest.parquet"
+
+    def clips(self, shard: str) -> Path:
+        """The list of a shard's clips."""
+        return self.folder / "shards" / shard / "clips.tsv"
+
+    def tar(self, shard: str) -> Path:
+        """What ``collect`` rendered or downloaded."""
+        return self.folder / "clips" / f"{shard}.tar"
+
+    def aligned(self, shard: str) -> Path:
+        """A shard's aligned frames."""
+        return self.folder / "aligned" / f"{shard}.h5"
+
+    def status(self, shard: str) -> Path:
+        """What became of each of a shard's clips in ``align``."""
+        return self.folder / "aligned" / f"{shard}.status.parquet"
+
+    def measured(self, shard: str) -> Path:
+        """The measurements of a shard's frames."""
+        return self.folder / "measured" / f"{shard}.parquet"
+
+    def selected(self, shard: str) -> Path:
+        """Which of a shard's frames are used, and why the others are not."""
+        return self.folder / "selected" / f"{shard}.parquet"
+
+    def latents(self, inverter: str, shard: str) -> Path:
+        """A shard's latents by an inverter."""
+        return self.folder / "latents" / inverter / f"{shard}.h5"
+
+    def index(self, inverter: str) -> Path:
+        """The table of all latents of an inverter."""
+        return self.folder / "latents" / f"{inverter}.parquet"
+
+    def argument(self) -> str:
+        """How a command line names it; stages parse it back."""
+        return f"{self.folder}={self.shards}"
+
+
+def to_json(options: Mapping[str, Any]) -> str:
+    """Options as one argument of a command line; equal options give equal text."""
+    return json.dumps(options, sort_keys=True, separators=(", ", ": "))
+
+
+def tree_digest(folder: str | Path) -> str:
+    """A digest of the names, sizes and modification times of all files of a tree.
+
+    It is how the workflow notices that somebody added, changed or removed a clip. A missing folder has the
+    digest of an empty one; saying what is wrong with it is the source's business.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path, stat in sorted(_files(os.fspath(folder))):
+        digest.update(os.fsencode(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0"))
+    return digest.hexdigest()
+
+
+def _files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            if entry.is_dir():
+                yield from _files(entry.path)
+            elif entry.is_file():
+                yield entry.path, entry.stat()
+        except OSError:
+            continue
+
+
+def _paths(paths: Iterable[Path]) -> list[str]:
+    return [str(path) for path in paths]
+
+
+class Layout:
+    """A validated configuration, seen from the rules.
+
+    Args:
+        config: what ``remime.options.validate`` returned.
+        pins: the sha256 of each pretrained file by the name of its network.
+    """
+
+    def __init__(self, config: Mapping[str, Any], pins: Mapping[str, str] | None = None) -> None:
+        self.config = config
+        self.pins = dict(pins or {})
+
+    # Datasets
+
+    def dataset(self, name: str) -> Dataset:
+        """The files of a dataset."""
+        return Dataset(RESULTS / name, self.config["datasets"][name]["shards"])
+
+    def source(self, dataset: str) -> str:
+        """The name of a dataset's source."""
+        return self.config["datasets"][dataset]["source"]
+
+    def source_options(self, dataset: str) -> dict[str, Any]:
+        """What a dataset's source is told."""
+        entry = self.config["datasets"][dataset]
+        own = {k: v for k, v in entry.items() if k not in ("source", "shards", *STAGE_KEYS)}
+        if self.source(dataset) in COLLECTED:
+            own["generator"] = self.config["generator"]
+        return self._seeded(own)
+
+    def listing(self, dataset: str) -> str:
+        """Changes when the files that a dataset is read from do; empty for sources of fixed content."""
+        entry = self.config["datasets"][dataset]
+        return tree_digest(entry["path"]) if entry["source"] == "folder" else ""
+
+    def source_tables(self, dataset: str) -> list[str]:
+        """The tables that a dataset's source reads."""
+        entry = self.config["datasets"][dataset]
+        if entry["source"] == "samples":
+            return ["workflow/samples.tsv"]
+        return [entry["table"]] if entry.get("table") else []
+
+    def collected(self, dataset: str, shard: str) -> dict[str, str]:
+        """The inputs of ``align`` that ``collect`` makes; none for files that are read in place."""
+        if self.source(dataset) not in COLLECTED:
+            return {}
+        tar = self.dataset(dataset).tar(shard)
+        return {"tar": str(tar), "collected": str(tar.with_suffix(".status.tsv"))}
+
+    def options(self, stage: str, dataset: str) -> dict[str, Any]:
+        """The branch of a stage with the dataset's overrides."""
+        options = {**self.config[stage], **self.config["datasets"][dataset].get(stage, {})}
+        if stage == "invert":
+            options["generator"] = self.config["generator"]
+        return options
+
+    def files(self, dataset: str, kind: str, *arguments: str) -> list[str]:
+        """The files of one kind, of all shards of a dataset: ``aligned``, ``selected``, ``latents`` …"""
+        files = self.dataset(dataset)
+        return _paths(getattr(files, kind)(*arguments, shard) for shard in files.shard_names)
+
+    def datasets_used(self) -> list[str]:
+        """The datasets that some protocol or some training needs, in the order of the configuration."""
+        used = {d for p in self.config["protocols"].values() for d in p["datasets"]}
+        for name in self.models_used() | self.inverters_used():
+            used |= set(self._training_datasets(name))
+        return [name for name in self.config["datasets"] if name in used]
+
+    # Inverters and models
+
+    def trained(self, name: str) -> dict[str, Any]:
+        """The entry of an inverter or of a model; they share one name space."""
+        return self.config["inverters"].get(name) or self.config["models"][name]
+
+    def models_used(self) -> set[str]:
+        """The models that take part in some protocol."""
+        return {model for protocol in self.config["protocols"] for model in self.models(protocol)}
+
+    def inverters_used(self) -> set[str]:
+        """The inverters that some protocol or some model needs."""
+        own = {p["inverter"] for p in self.config["protocols"].values()}
+        return own | {self.config["models"][model]["inverter"] for model in self.models_used()}
+
+    def model_file(self, name: str) -> str:
+        """The weights of an inverter or of a model."""
+        return str(RESULTS / "models" / name / "model.safetensors")
+
+    def has_weights(self, model: str) -> bool:
+        """Whether there is anything to train or load; linear methods have nothing."""
+        return "train" in self.trained(model)
+
+    def _training_datasets(self, name: str) -> list[str]:
+        train = self.trained(name).get("train", {"steps": 0})
+        return train["datasets"] if train["steps"] else []
+
+    def train_options(self, name: str) -> dict[str, Any]:
+        """What the stage ``train`` is told: the entry and its branch ``train`` in one, without paths."""
+        entry = dict(self.trained(name))
+        train = entry.pop("train")
+        kind = "inverter" if name in self.config["inverters"] else "method"
+        merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
+        return self._seeded({k: v for k, v in merged.items() if k not in ("init", "datasets")})
+
+    def train_inputs(self, name: str) -> dict[str, Any]:
+        """The named inputs of a training: start weights, inverter, frames, latents, networks."""
+        entry = self.trained(name)
+        inputs: dict[str, Any] = {"weights": self.weights("train", name)}
+        if entry["init"]:
+            inputs["init"] = entry["init"]
+        if "inverter" in entry:
+            inputs["inverter"] = self.model_file(entry["inverter"])
+        for dataset in self._training_datasets(name):
+            inputs[f"{dataset}_aligned"] = self.files(dataset, "aligned")
+            if "inverter" in entry:
+                inputs |= self._latents(dataset, entry["inverter"])
+            else:
+                inputs[f"{dataset}_selected"] = self.files(dataset, "selected")
+        return inputs
+
+    def train_arguments(self, name: str) -> list[str]:
+        """The arguments of a training that depend on what it has: start weights, inverter, datasets."""
+        entry, arguments = self.trained(name), []
+        if entry["init"]:
+            arguments += ["--init", entry["init"]]
+        if "inverter" in entry:
+            arguments += ["--inverter", self.model_file(entry["inverter"])]
+        if datasets := self._training_datasets(name):
+            arguments += ["--datasets", *self.arguments(datasets)]
+        return arguments
+
+    def _latents(self, dataset: str, inverter: str) -> dict[str, Any]:
+        return {
+            f"{dataset}_index": str(self.dataset(dataset).index(inverter)),
+            f"{dataset}_latents": self.files(dataset, "latents", inverter),
+        }
+
+    # Protocols
+
+    def protocol(self, name: str) -> dict[str, Any]:
+        """The entry of a protocol."""
+        return self.config["protocols"][name]
+
+    def models(self, protocol: str) -> list[str]:
+        """The models that take part in a protocol."""
+        return self.protocol(protocol)["models"] or list(self.config["models"])
+
+    def batches(self, protocol: str) -> list[str]:
+        """The names of a protocol's batches."""
+        return shard_names(self.protocol(protocol)["batches"])
+
+    def plan_options(self, protocol: str) -> dict[str, Any]:
+        """What the stage ``plan`` is told."""
+        entry = self._seeded(self.protocol(protocol))
+        kind = entry.pop("kind")
+        return {k: v for k, v in entry.items() if k not in ("datasets", "models")} | {"protocol": kind}
+
+    def protocol_inputs(self, protocol: str, inverter: str) -> dict[str, Any]:
+        """The frames and latents of a protocol's datasets."""
+        inputs: dict[str, Any] = {}
+        for dataset in self.protocol(protocol)["datasets"]:
+            inputs[f"{dataset}_aligned"] = self.files(dataset, "aligned")
+            inputs |= self._latents(dataset, inverter)
+        return inputs
+
+    def reenact_inputs(self, protocol: str, model: str) -> dict[str, Any]:
+        """The named inputs of ``reenact``."""
+        inverter = self.trained(model)["inverter"]
+        inputs = self.protocol_inputs(protocol, inverter)
+        inputs["inverter"] = self.model_file(inverter)
+        inputs["weights"] = self.weights("reenact")
+        if self.has_weights(model):
+            inputs["model"] = self.model_file(model)
+        return inputs
+
+    def reenact_arguments(self, model: str) -> list[str]:
+        """The arguments that name a model's weights; none when the method has none."""
+        return ["--model", self.model_file(model)] if self.has_weights(model) else []
+
+    def reenact_options(self, model: str) -> dict[str, Any]:
+        """What the stage ``reenact`` is told."""
+        entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init")}
+        return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}
+
+    def score_options(self, protocol: str, model: str) -> dict[str, Any]:
+        """What the stage ``score`` is told."""
+        return {
+            **self.config["score"],
+            "model": model,
+            "inverter": self.trained(model)["inverter"],
+            "protocol": self.protocol(protocol)["kind"],
+        }
+
+    def arguments(self, datasets: Iterable[str]) -> list[str]:
+        """Datasets as a command line names them."""
+        return [self.dataset(name).argument() for name in datasets]
+
+    def benchmark(self, protocol: str) -> str:
+        """The folder of a protocol's results."""
+        return str(RESULTS / "benchmarks" / protocol)
+
+    # Summary
+
+    def videos(self, protocol: str) -> list[str]:
+        """The folders of all videos of a protocol."""
+        return self._of_batches(protocol, "videos", "")
+
+    def scores(self) -> list[str]:
+        """All tables of scores."""
+        return [
+            path for name in self.config["protocols"] for path in self._of_batches(name, "scores", ".parquet")
+        ]
+
+    def _of_batches(self, protocol: str, folder: str, suffix: str) -> list[str]:
+        root = Path(self.benchmark(protocol))
+        return [
+            str(root / model / folder / f"{batch}{suffix}")
+            for model in self.models(protocol)
+            for batch in self.batches(protocol)
+        ]
+
+    def histories(self) -> list[str]:
+        """The training curves of all models in use that are trained."""
+        names = [*self.config["inverters"], *self.config["models"]]
+        used = self.inverters_used() | self.models_used()
+        trained = [n for n in names if n in used and self.has_weights(n)]
+        return [str(RESULTS / "models" / name / "history.parquet") for name in trained]
+
+    def cards(self) -> list[str]:
+        """The model cards that belong to :meth:`histories`."""
+        return [str(Path(path).with_name("card.md")) for path in self.histories()]
+
+    def summary_options(self) -> dict[str, Any]:
+        """Models and protocols, as the stages that sum up are told."""
+        keys = ("method", "variant", "preset", "inverter")
+        models = {
+            name: {k: entry[k] for k in keys if k in entry} for name, entry in self.config["models"].items()
+        }
+        protocols = {
+            name: {"protocol": entry["kind"], "batches": entry["batches"], "models": self.models(name)}
+            for name, entry in self.config["protocols"].items()
+        }
+        return {"models": models, "protocols": protocols, "seed": self.config["seed"]}
+
+    def sheet_options(self, protocol: str) -> dict[str, Any]:
+        """What the stage ``sheet`` is told."""
+        known = self.summary_options()
+        models = {name: known["models"][name] for name in self.models(protocol)}
+        batches = self.protocol(protocol)["batches"]
+        return {**self.config["sheet"], "models": models, "batches": batches, "seed": self.config["seed"]}
+
+    # Networks
+
+    def networks(self, stage: str, name: str = "") -> list[str]:
+        """The names of the pretrained networks that a stage needs.
+
+        Args:
+            stage: a stage's name.
+            name: the dataset (``collect``, ``measure``) or the model (``train``).
+        """
+        generator, score = self.config["generator"], self.config["score"]
+        match stage:
+            case "collect":
+                measure = self.options("measure", name)
+                return [generator, measure["pose"], measure["mesh"], "blendshapes"]
+            case "align":
+                return [_LANDMARKS]
+            case "measure":
+                measure = self.options("measure", name)
+                return [measure["pose"], measure["identity"], measure["mesh"], "blendshapes"]
+            case "invert":
+                return [generator, "lpips-alex"]
+            case "train" if self.trained(name)["train"]["steps"]:
+                return [generator, "lpips-alex", self.trained(name)["train"]["identity"], _LANDMARKS]
+            case "train" | "reenact":
+                return [generator]
+            case "score":
+                return [_LANDMARKS, score["pose"], score["identity"], f"lpips-{score['lpips']}"]
+        raise ValueError(f"stage {stage!r} uses no networks")
+
+    def weights(self, stage: str, name: str = "") -> list[str]:
+        """The converted files of :meth:`networks`."""
+        return _paths(
+            WEIGHTS / f"{network}.safetensors" for network in dict.fromkeys(self.networks(stage, name))
+        )
+
+    def networks_used(self) -> list[str]:
+        """All pretrained networks of a run, each once."""
+        found = [
+            *self.networks("align"),
+            *self.networks("invert"),
+            *self.networks("reenact"),
+            *self.networks("score"),
+        ]
+        for dataset in self.datasets_used():
+            found += self.networks("measure", dataset)
+            if self.source(dataset) in COLLECTED:
+                found += self.networks("collect", dataset)
+        for name in sorted(self.inverters_used() | {m for m in self.models_used() if self.has_weights(m)}):
+            found += self.networks("train", name)
+        return list(dict.fromkeys(found))
+
+    def _seeded(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options with the configuration's seed where they have none of their own."""
+        own = dict(options)
+        if own.get("seed", 0) is None:
+            own["seed"] = self.config["seed"]
+        return own
