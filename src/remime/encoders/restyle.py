@@ -1,0 +1,173 @@
+"""Inverters around an encoder: ReStyle's iteration (Alaluf et al. 2021) and the single pass of pSp and e4e.
+
+Both take aligned faces N×3×H×W, RGB in [-1, 1], of any size, and give W+ [N, rows, 512].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from remime.encoders.e4e import Encoder4Editing, ProgressiveBackboneEncoder
+from remime.encoders.irse import load_tensors
+from remime.encoders.psp import BackboneEncoder, GradualStyleEncoder
+from remime.errors import WeightsError, shape_error
+from remime.generators.base import Generator
+from remime.generators.stylegan2 import StyleGAN2
+
+PUBLISHED: dict[str, Callable[..., nn.Module]] = {
+    "psp": GradualStyleEncoder,
+    "e4e": Encoder4Editing,
+    "restyle-psp": BackboneEncoder,
+    "restyle-e4e": ProgressiveBackboneEncoder,
+}
+
+
+class ReStyle(nn.Module):
+    """Refine W+ in a few steps: w ← w + E(image ⊕ current reconstruction), from the mean latent.
+
+    The generator is only read: freeze it unless its gradients are wanted. Save `encoder` and `latent_avg`;
+    the generator has its own file.
+
+    Args:
+        encoder: [B, 6, size, size] → [B, rows, 512].
+        generator: decodes W+; must have its weights already, for the mean image is decoded here.
+        latent_avg: [512] or [rows, 512]; None for the generator's mean latent.
+        steps: refinements.
+        size: height = width of the encoder's input, pixels.
+        decode_resolution: one of `generator.resolutions` for the reconstructions in between; None for full.
+    """
+
+    latent_avg: Tensor
+    average_image: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        generator: Generator,
+        latent_avg: Tensor | None = None,
+        steps: int = 5,
+        size: int = 256,
+        decode_resolution: int | None = None,
+    ):
+        super().__init__()
+        self.encoder, self.generator = encoder, generator
+        self.steps, self.size, self.decode_resolution = steps, size, decode_resolution
+        start = generator.mean_latent if latent_avg is None else latent_avg
+        self.register_buffer("latent_avg", start.detach().expand(generator.rows, -1).clone())
+        with torch.no_grad():
+            average = self.decode(self.latent_avg[None])
+        self.register_buffer("average_image", average, persistent=False)
+
+    def decode(self, w_plus: Tensor) -> Tensor:
+        """Reconstructions [B, 3, size, size] of W+ [B, rows, 512], with the stored noise."""
+        return fit(self.generator.synthesize(w_plus, resolution=self.decode_resolution), self.size)
+
+    def start(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The mean latent [batch, rows, 512] and its image [batch, 3, size, size]."""
+        return self.latent_avg.expand(batch, -1, -1), self.average_image.expand(batch, -1, -1, -1)
+
+    def step(self, images: Tensor, estimate: Tensor, w_plus: Tensor) -> Tensor:
+        """One refinement: images and their current reconstruction, both [B, 3, size, size], and its W+."""
+        return w_plus + self.encoder(torch.cat([images, estimate], 1))
+
+    def iterate(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """For training: after each step W+ and its reconstruction, with gradients through this step only.
+
+        Call backward on the loss of each pair before the next one is taken, to keep one step in memory.
+        """
+        images = fit(images, self.size)
+        w_plus, estimate = self.start(len(images))
+        for _ in range(self.steps):
+            w_plus = self.step(images, estimate.detach(), w_plus.detach())
+            estimate = self.decode(w_plus)
+            yield w_plus, estimate
+
+    @torch.no_grad()
+    def invert(self, images: Tensor, batch_size: int = 8) -> Tensor:
+        """W+ [N, rows, 512] of images [N, 3, H, W]; `batch_size` bounds the memory, not the result."""
+        return _in_batches(self._invert, images, batch_size)
+
+    def _invert(self, images: Tensor) -> Tensor:
+        images = fit(images, self.size)
+        w_plus, estimate = self.start(len(images))
+        for i in range(self.steps):
+            w_plus = self.step(images, estimate, w_plus)
+            if i + 1 < self.steps:
+                estimate = self.decode(w_plus)
+        return w_plus
+
+    @torch.no_grad()
+    def error(self, images: Tensor, w_plus: Tensor) -> Tensor:
+        """Mean squared error [N] of the reconstructions at `size`, for values in [-1, 1]."""
+        return (self.decode(w_plus) - fit(images, self.size)).square().mean((1, 2, 3))
+
+
+class SinglePass(nn.Module):
+    """Invert in one pass, w = mean latent + E(image), as pSp and e4e do.
+
+    Args:
+        encoder: [B, 3, size, size] → [B, rows, 512].
+        latent_avg: [rows, 512], or [512] for all rows.
+        size: height = width of the encoder's input, pixels.
+    """
+
+    latent_avg: Tensor
+
+    def __init__(self, encoder: nn.Module, latent_avg: Tensor, size: int = 256):
+        super().__init__()
+        self.encoder, self.size = encoder, size
+        self.register_buffer("latent_avg", latent_avg.detach().clone())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """W+ [B, rows, 512] of images [B, 3, H, W], differentiable."""
+        return self.latent_avg + self.encoder(fit(images, self.size))
+
+    @torch.no_grad()
+    def invert(self, images: Tensor, batch_size: int = 8) -> Tensor:
+        """W+ [N, rows, 512] of images [N, 3, H, W]; `batch_size` bounds the memory, not the result."""
+        return _in_batches(self, images, batch_size)
+
+
+def load_published(kind: str, tensors: Mapping[str, Tensor], steps: int = 5) -> tuple[nn.Module, StyleGAN2]:
+    """An inverter and its generator from the tensors of a published pSp, e4e or ReStyle checkpoint.
+
+    Args:
+        kind: "psp", "e4e", "restyle-psp" or "restyle-e4e".
+        tensors: keys `encoder.*`, `decoder.*` (StyleGAN2 in rosinality's layout) and `latent_avg`.
+        steps: ReStyle's refinements.
+
+    Raises:
+        WeightsError: the tensors do not form this kind of checkpoint.
+    """
+    if "latent_avg" not in tensors:
+        raise WeightsError(f"{kind} checkpoint: the key 'latent_avg' is missing")
+    average = tensors["latent_avg"]
+    decoder = {k.removeprefix("decoder."): v for k, v in tensors.items() if k.startswith("decoder.")}
+    generator = StyleGAN2.from_tensors({**decoder, "latent_avg": average})
+    own = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
+    iterative = kind.startswith("restyle-")
+    encoder = PUBLISHED[kind](generator.rows, 6 if iterative else 3)
+    load_tensors(encoder, own, f"{kind} encoder")
+    encoder.eval().requires_grad_(False)
+    if iterative:
+        return ReStyle(encoder, generator, average, steps), generator
+    return SinglePass(encoder, average), generator
+
+
+def fit(images: Tensor, size: int) -> Tensor:
+    """Square images [B, C, H, H] at size²: box-averaged when larger, bilinear when smaller."""
+    if images.ndim != 4 or images.shape[2] != images.shape[3]:
+        raise shape_error("images", "[B, C, H, H]", images.shape)
+    if images.shape[2] == size:
+        return images
+    if images.shape[2] > size:
+        return F.adaptive_avg_pool2d(images, size)
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
+    return torch.cat([function(batch) for batch in images.split(batch_size)])
