@@ -1,0 +1,309 @@
+"""Where the crop of every face network lies in an FFHQ-aligned frame, and how it is cut out.
+
+The FFHQ quad fixes the eyes and the mouth of any face to almost the same place of the square frame: over
+237 images of the embedded FFHQ generator (512², truncation 0.7 and 1.0, 68 landmarks by dlib) the standard
+deviation is at most 0.006 of the frame's side for the eyes and 0.017 for the corners of the mouth. So the
+crop that a network expects can be a fixed upright box, which needs no landmarks, costs no detection, and
+passes gradients. Where landmarks are at hand, the crop can follow them instead.
+
+Frame units: (0, 0) is the frame's upper left corner and (1, 1) its lower right one, x right, y down; a pixel
+centre at integer coordinate p of an R² frame lies at (p + 0.5) / R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from remime.errors import shape_error
+
+# Mean landmarks of those 237 images in frame units, made symmetric about x = 0.5 (which moved none by more
+# than 0.003). The points of the other half follow by mirroring.
+_LEFT_AND_MIDDLE: dict[int, tuple[float, float]] = {
+    0: (0.2181, 0.4828),
+    1: (0.2203, 0.5578),
+    2: (0.2278, 0.6321),
+    3: (0.2419, 0.7054),
+    4: (0.2697, 0.7734),
+    5: (0.3141, 0.8325),
+    6: (0.3698, 0.8818),
+    7: (0.4312, 0.9219),
+    8: (0.5000, 0.9342),
+    17: (0.2723, 0.4317),
+    18: (0.3065, 0.3974),
+    19: (0.3567, 0.3863),
+    20: (0.4087, 0.3928),
+    21: (0.4569, 0.4125),
+    27: (0.5000, 0.4669),
+    28: (0.5000, 0.5153),
+    29: (0.5000, 0.5630),
+    30: (0.5000, 0.6127),
+    31: (0.4414, 0.6448),
+    32: (0.4696, 0.6552),
+    33: (0.5000, 0.6644),
+    36: (0.3303, 0.4765),
+    37: (0.3606, 0.4593),
+    38: (0.3957, 0.4597),
+    39: (0.4280, 0.4824),
+    40: (0.3941, 0.4870),
+    41: (0.3591, 0.4868),
+    48: (0.3847, 0.7304),
+    49: (0.4271, 0.7148),
+    50: (0.4697, 0.7068),
+    51: (0.5000, 0.7138),
+    57: (0.5000, 0.7965),
+    58: (0.4672, 0.7929),
+    59: (0.4257, 0.7733),
+    60: (0.4018, 0.7331),
+    61: (0.4694, 0.7292),
+    62: (0.5000, 0.7324),
+    66: (0.5000, 0.7607),
+    67: (0.4687, 0.7569),
+}
+_MIRRORED: dict[int, int] = {
+    **{16 - i: i for i in range(8)},
+    **{26 - i: 17 + i for i in range(5)},
+    35: 31,
+    34: 32,
+    **dict(zip(range(42, 48), (39, 38, 37, 36, 41, 40), strict=True)),
+    **dict(zip((52, 53, 54, 55, 56, 63, 64, 65), (50, 49, 48, 59, 58, 61, 60, 67), strict=True)),
+}
+
+
+def _mean_landmarks() -> Tensor:
+    points = dict(_LEFT_AND_MIDDLE)
+    points |= {right: (1 - points[left][0], points[left][1]) for right, left in _MIRRORED.items()}
+    return torch.tensor([points[i] for i in range(68)], dtype=torch.float64)
+
+
+MEAN_LANDMARKS = _mean_landmarks()  # [68, 2], frame units
+
+
+@dataclass(frozen=True)
+class Box:
+    """An upright rectangle in frame units; it may reach beyond the frame, whose border is then repeated."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@lru_cache(maxsize=64)
+def _resampling(low: float, high: float, source: int, size: int) -> tuple[int, int, Tensor]:
+    """Antialiased bilinear resampling of [low, high] (frame units) of ``source`` pixels to ``size`` pixels.
+
+    Returns:
+        The first and the end of the source pixels that matter, and the weights [size, end - first].
+    """
+    step = (high - low) * source / size
+    centres = low * source + (torch.arange(size, dtype=torch.float64) + 0.5) * step
+    # A triangle as wide as an output pixel where the image shrinks: every source pixel then counts.
+    reach = max(step, 1.0)
+    positions = torch.arange(source, dtype=torch.float64) + 0.5
+    distances = positions - centres.clamp(0.5, source - 0.5)[:, None]
+    weights = (1 - distances.abs() / reach).clamp_min(0)
+    weights /= weights.sum(1, keepdim=True)
+    used = weights.any(0).nonzero().flatten()
+    first, end = int(used[0]), int(used[-1]) + 1
+    return first, end, weights[:, first:end].float()
+
+
+def crop(images: Tensor, box: Box, size: int) -> Tensor:
+    """Cut a fixed box out of square frames with antialiasing; differentiable.
+
+    Args:
+        images: [B, C, R, R], any R.
+        box: where, in frame units.
+        size: side of the result in pixels.
+
+    Returns:
+        [B, C, size, size], float32.
+    """
+    _check_square(images)
+    side = images.shape[-1]
+    left, right, across = _resampling(box.left, box.right, side, size)
+    top, bottom, down = _resampling(box.top, box.bottom, side, size)
+    # Half precision would quantise the image.
+    with torch.autocast(images.device.type, enabled=False):
+        region = images[..., top:bottom, left:right].float()
+        return down.to(images.device) @ (region @ across.T.to(images.device))
+
+
+def warp(images: Tensor, transforms: Tensor, size: int) -> Tensor:
+    """Cut a similarity-transformed square out of every frame with antialiasing; differentiable in the images.
+
+    Args:
+        images: [B, C, R, R].
+        transforms: [B, 2, 3], from pixel coordinates of the crop to pixel coordinates of the frame.
+        size: side of the result in pixels.
+
+    Returns:
+        [B, C, size, size], float32. Pixels beyond the frame repeat its border.
+    """
+    _check_square(images)
+    side = images.shape[-1]
+    scale = float(transforms[:, :, 0].detach().norm(dim=1).max())
+    # Several samples per output pixel, averaged; bounded, so that absurd landmarks cost no more than others.
+    samples = max(1, min(-int(-scale // 1), -(-2 * side // size)))
+    with torch.autocast(images.device.type, enabled=False):
+        transforms = transforms.to(images.device, torch.float32)
+        ticks = (torch.arange(size * samples, device=images.device) + 0.5) / samples - 0.5
+        y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+        points = torch.stack([x, y, torch.ones_like(x)], -1)  # [n, n, 3]
+        grid = torch.einsum("bij,yxj->byxi", transforms, points)
+        grid = (2 * grid + 1) / side - 1
+        dense = F.grid_sample(
+            images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        return F.avg_pool2d(dense, samples) if samples > 1 else dense
+
+
+def similarity(source: Tensor, target: Tensor) -> Tensor:
+    """The least-squares rotation, scale and shift from source points to target points.
+
+    Args:
+        source: [..., K, 2].
+        target: [..., K, 2].
+
+    Returns:
+        [..., 2, 3], applied to column vectors (x, y, 1); the squared error is measured at the target.
+    """
+    from_mean, to_mean = source.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
+    p, q = source - from_mean, target - to_mean
+    power = p.square().sum((-2, -1))
+    cosine = (p * q).sum((-2, -1)) / power
+    sine = (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]).sum(-1) / power
+    matrix = torch.stack([torch.stack([cosine, -sine], -1), torch.stack([sine, cosine], -1)], -2)
+    shift = to_mean.squeeze(-2) - (matrix @ from_mean.squeeze(-2)[..., None]).squeeze(-1)
+    return torch.cat([matrix, shift[..., None]], -1)
+
+
+def inverse(transform: Tensor) -> Tensor:
+    """The inverse of affine transforms [..., 2, 3]."""
+    matrix = torch.linalg.inv(transform[..., :2])
+    return torch.cat([matrix, -matrix @ transform[..., 2:]], -1)
+
+
+@dataclass(frozen=True)
+class Template:
+    """The crop that a network was trained with.
+
+    Args:
+        size: side of the crop in pixels.
+        box: where it lies in an aligned frame when no landmarks are given.
+        place: landmarks [B, 68, 2] to transforms [B, 2, 3] from crop pixels to the landmarks' pixels; None
+            for networks whose crop does not follow landmarks.
+    """
+
+    size: int
+    box: Box
+    place: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
+        """Cut out the crops.
+
+        Args:
+            images: [B, C, R, R] aligned frames.
+            landmarks: [B, 68, 2] in pixels of these frames (pixel centres at integers), for the exact
+                alignment of each face instead of the fixed box.
+
+        Returns:
+            [B, C, size, size].
+        """
+        if landmarks is None or self.place is None:
+            return crop(images, self.box, self.size)
+        if landmarks.shape != (images.shape[0], 68, 2):
+            raise shape_error("landmarks", f"[{images.shape[0]}, 68, 2]", landmarks.shape)
+        return warp(images, self.place(landmarks.to(images.device, torch.float64)), self.size)
+
+
+def _check_square(images: Tensor) -> None:
+    if images.dim() != 4 or images.shape[-1] != images.shape[-2]:
+        raise shape_error("images", "[B, C, R, R] (square aligned frames)", images.shape)
+
+
+# The five points of the 112² crop that ArcFace (Deng et al., CVPR 2019) and its successors were trained with:
+# eye centres, tip of the nose, corners of the mouth, in pixels.
+_ARCFACE_POINTS = torch.tensor(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
+    dtype=torch.float64,
+)
+
+
+def five_points(landmarks: Tensor) -> Tensor:
+    """Eye centres, tip of the nose and corners of the mouth [..., 5, 2] of 68 landmarks [..., 68, 2]."""
+    eyes = [landmarks[..., 36:42, :].mean(-2), landmarks[..., 42:48, :].mean(-2)]
+    return torch.stack([*eyes, landmarks[..., 30, :], landmarks[..., 48, :], landmarks[..., 54, :]], -2)
+
+
+def _place_arcface(landmarks: Tensor) -> Tensor:
+    return inverse(similarity(five_points(landmarks), _ARCFACE_POINTS.to(landmarks)))
+
+
+# The points that dlib aligns a 150² chip (padding 0.25) by, in pixels. They were measured: the chip that
+# dlib.get_face_chip_details answers depends linearly on the landmarks, and one landmark at a time gives them.
+_CHIP_POINTS: dict[int, tuple[float, float]] = {
+    27: (74.013, 45.335),
+    28: (74.013, 55.701),
+    29: (74.013, 65.981),
+    30: (74.013, 76.563),
+    31: (61.688, 83.733),
+    32: (67.604, 85.935),
+    33: (74.013, 87.811),
+    34: (80.422, 85.935),
+    35: (86.337, 83.733),
+    36: (37.174, 46.642),
+    37: (43.712, 42.876),
+    38: (51.582, 42.985),
+    39: (58.461, 48.173),
+    40: (51.092, 49.510),
+    41: (43.274, 49.408),
+    42: (89.565, 48.173),
+    43: (96.443, 42.985),
+    44: (104.313, 42.876),
+    45: (110.852, 46.642),
+    46: (104.751, 49.408),
+    47: (96.934, 49.510),
+    48: (50.415, 103.023),
+    49: (59.099, 99.541),
+    50: (67.886, 97.739),
+    51: (74.013, 99.258),
+    52: (80.139, 97.739),
+    53: (88.927, 99.541),
+    54: (97.610, 103.023),
+    60: (54.038, 103.479),
+    61: (67.810, 102.875),
+    62: (74.013, 103.534),
+    63: (80.216, 102.875),
+    64: (93.987, 103.479),
+}
+
+
+def _place_chip(landmarks: Tensor) -> Tensor:
+    points = torch.tensor(list(_CHIP_POINTS.values()), dtype=torch.float64).to(landmarks)
+    return similarity(points, landmarks[..., list(_CHIP_POINTS), :])
+
+
+def _upright(place: Callable[[Tensor], Tensor], size: int) -> Box:
+    """The box that a placement gives the mean face; its rotation, under half a degree, is left out."""
+    # In a frame of side 1, pixel coordinate p lies at p + 0.5.
+    transform = place(MEAN_LANDMARKS[None] - 0.5)[0]
+    centre = (transform @ torch.tensor([(size - 1) / 2, (size - 1) / 2, 1.0], dtype=torch.float64)) + 0.5
+    half = float(transform[:, 0].norm()) * size / 2
+    x, y = centre.tolist()
+    return Box(x - half, y - half, x + half, y + half)
+
+
+ARCFACE = Template(112, _upright(_place_arcface, 112), _place_arcface)
+DLIB_CHIP = Template(150, _upright(_place_chip, 150), _place_chip)
+
+# MediaPipe cuts out a square of 1.5 times the longer side of the mesh's bounding box. Started from the middle
+# of the frame and iterated over 160 of those images until it stood still, the mean square is this one; it
+# reaches below the frame.
+MESH = Template(256, Box(0.003, 0.102, 0.997, 1.096))
