@@ -1,0 +1,37 @@
+"""Process-wide settings that every long-running entry point makes once."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+
+# glibc's mallopt parameters (malloc.h).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> bool:
+    """Let the C allocator keep and reuse large freed buffers; whether that could be set.
+
+    By default glibc returns every buffer above 32 MB to the system and faults it in again, page by page, at the next
+    allocation. Decoding at 512² and above spends most of its time on that (docs/benchmarks.md).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        return all(
+            libc.mallopt(parameter, value) == 1
+            for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26))
+        )
+    return False
+
+
+def threads() -> int:
+    """The CPU threads this process may use: what the scheduler granted, else what the machine has."""
+    for name in ("REMIME_THREADS", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        value = os.environ.get(name, "")
+        if value.isdigit() and int(value) > 0:
+            return int(value)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,229 @@
+"""The one training loop: everything that is trained here goes through ``train``.
+
+What is learned, from what data and with which losses is a ``Task``; the loop owns the rest: precision, gradient
+clipping, the guard against non-finite values, the moving average, validation and the best checkpoint, the history,
+and resuming. Batches and random numbers depend on (seed, step) alone, so a run that was killed continues with the very
+losses of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from remime.errors import RemimeError
+from remime.progress import Progress
+from remime.shards import stable_hash
+from remime.training.state import load_state, save_state
+
+MAX_SKIPPED = 20  # consecutive non-finite steps after which training has diverged for good
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How to train, apart from what.
+
+    Attributes:
+        steps: optimiser steps in all, also when resumed.
+        seed: of batches, noise and augmentation.
+        clip: maximal gradient norm; 0 switches clipping off.
+        ema: decay of the moving average of the parameters; 0 switches it off.
+        validate_every: steps between validations; the last step is always validated.
+        checkpoint_every: steps between checkpoints.
+        precision: Lightning Fabric's name, e.g. ``32-true`` or ``bf16-mixed``.
+    """
+
+    steps: int
+    seed: int = 0
+    clip: float = 1.0
+    ema: float = 0.0
+    validate_every: int = 500
+    checkpoint_every: int = 100
+    precision: str = "32-true"
+
+
+class Task(ABC):
+    """What is trained.
+
+    Attributes:
+        module: holds every tensor that is trained and saved, and no other.
+        optimizers: by name; each has its own parameters of ``module``.
+    """
+
+    module: nn.Module
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    @abstractmethod
+    def batch(self, step: int) -> Any:
+        """The data of a step; depends on the step (and the task's seed) alone."""
+
+    @abstractmethod
+    def training_step(self, batch: Any, step: int, updater: Updater) -> dict[str, Tensor | float]:
+        """Compute losses, call ``updater.backward`` and ``updater.step``; return what the history should tell."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Figures on the validation data; ``score`` (lower is better) chooses the best checkpoint."""
+
+
+class Updater:
+    """What a task may do to its parameters: accumulate gradients, then take a guarded step."""
+
+    def __init__(self, task: Task, options: LoopOptions, backward: Callable[[Tensor], None]) -> None:
+        self._task, self._options, self._backward = task, options, backward
+        self.skipped = self.consecutive = 0
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of a scalar loss."""
+        self._backward(loss)
+
+    def step(self, name: str = "main") -> float:
+        """Clip, step and clear one optimiser; returns the gradient norm before clipping.
+
+        A step with a non-finite gradient is skipped and counted.
+
+        Raises:
+            RemimeError: too many consecutive steps were skipped.
+        """
+        optimizer = self._task.optimizers[name]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = float(nn.utils.clip_grad_norm_(parameters, self._options.clip or math.inf))
+        if math.isfinite(norm):
+            optimizer.step()
+            self.consecutive = 0
+        else:
+            self.skipped += 1
+            self.consecutive += 1
+            if self.consecutive >= MAX_SKIPPED:
+                raise RemimeError(
+                    f"training diverged: {MAX_SKIPPED} steps in a row had non-finite gradients\n"
+                    "  lower learning_rate or the loss weights; the last checkpoint was kept"
+                )
+        for parameter in parameters:
+            parameter.grad = None
+        return norm
+
+
+@dataclass
+class _Best:
+    score: float = math.inf
+    step: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """What came out of training.
+
+    Attributes:
+        tensors: the state dict of the task's module at its best validation (moving average where there is one).
+        step: the step of that validation.
+        metrics: its figures.
+        history: rows (step, split, name, value, seconds) since step 0.
+        resumed_from: the step at which this process started.
+    """
+
+    tensors: dict[str, Tensor]
+    step: int
+    metrics: dict[str, float]
+    history: list[dict[str, Any]]
+    resumed_from: int
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def train(
+    task: Task, options: LoopOptions, state: Path, digest: str, label: str = "train", fabric: Any = None
+) -> Result:
+    """Train a task to ``options.steps``, resuming from ``state`` when it holds a run of the same ``digest``.
+
+    Args:
+        task: what to train; its tensors are already on their device.
+        options: how.
+        state: directory for checkpoints; survives a kill at any moment.
+        digest: identifies data, task and options; a state with another one is from another run and not used.
+        label: shown with the progress.
+        fabric: a Lightning Fabric that set the task's modules up, or None for plain single-process training.
+    """
+    updater = Updater(task, options, fabric.backward if fabric is not None else torch.Tensor.backward)
+    saved = load_state(state, digest)
+    best, history, elapsed, start = _Best(), [], 0.0, 0
+    average = _copy(task.module) if options.ema else None
+    if saved is not None:
+        start, elapsed, history = saved["step"], saved["seconds"], saved["history"]
+        task.module.load_state_dict(saved["module"])
+        for name, optimizer in task.optimizers.items():
+            optimizer.load_state_dict(saved["optimizers"][name])
+        average = saved["average"]
+        best = _Best(saved["best"]["score"], saved["best"]["step"], saved["best"]["tensors"])
+        updater.skipped, updater.consecutive = saved["skipped"], saved["consecutive"]
+    began = time.monotonic() - elapsed
+
+    def record(step: int, split: str, figures: dict[str, Any]) -> None:
+        seconds = time.monotonic() - began
+        history.extend(
+            {"step": step, "split": split, "name": k, "value": float(v), "seconds": seconds} for k, v in figures.items()
+        )
+
+    def checkpoint(step: int) -> None:
+        save_state(
+            state,
+            digest,
+            {
+                "step": step,
+                "seconds": time.monotonic() - began,
+                "module": task.module.state_dict(),
+                "optimizers": {name: o.state_dict() for name, o in task.optimizers.items()},
+                "average": average,
+                "best": {"score": best.score, "step": best.step, "tensors": best.tensors},
+                "history": history,
+                "skipped": updater.skipped,
+                "consecutive": updater.consecutive,
+            },
+        )
+
+    def validate(step: int) -> None:
+        nonlocal best
+        current = _copy(task.module)
+        if average is not None:
+            task.module.load_state_dict(average)
+        torch.manual_seed(options.seed)
+        with torch.no_grad():
+            figures = task.validate()
+        record(step, "val", figures)
+        if best.score == math.inf or figures["score"] < best.score:
+            best = _Best(figures["score"], step, _copy(task.module))
+        task.module.load_state_dict(current)
+
+    if start == 0 and not history:
+        validate(0)
+    with Progress(options.steps, label, "steps", done=start) as progress:
+        for step in range(start, options.steps):
+            torch.manual_seed(stable_hash(f"{options.seed}:{step}") % 2**63)
+            figures = task.training_step(task.batch(step), step, updater)
+            record(step + 1, "train", figures)
+            if average is not None:
+                with torch.no_grad():
+                    for name, value in task.module.state_dict().items():
+                        if value.is_floating_point():
+                            average[name].lerp_(value, 1 - options.ema)
+                        else:
+                            average[name].copy_(value)
+            done = step + 1
+            if done % options.validate_every == 0 or done == options.steps:
+                validate(done)
+            if done % options.checkpoint_every == 0 or done == options.steps:
+                checkpoint(done)
+            progress.update(note=f"loss {float(figures['loss']):.4f}")
+    metrics = {r["name"]: r["value"] for r in history if r["split"] == "val" and r["step"] == best.step}
+    return Result(best.tensors, best.step, metrics, history, start)

@@ -1,0 +1,43 @@
+"""The resumable state of a training run: one atomic file, loaded without unpickling code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remime.files import atomic
+
+_NAME = "checkpoint.pt"
+
+
+def digest_of(*parts: Any) -> str:
+    """A short digest of JSON-able values: what a state must agree on to be continued."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def save_state(directory: Path, digest: str, state: dict[str, Any]) -> None:
+    """Write the state of a run; the previous one is replaced only once the new one is complete."""
+    with atomic(directory / _NAME) as temporary:
+        torch.save({"digest": digest, **state}, temporary)
+
+
+def load_state(directory: Path, digest: str) -> dict[str, Any] | None:
+    """The state of a run with this digest; None when there is none, it is damaged, or belongs to another run."""
+    path = directory / _NAME
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        print(f"{path}: cannot be read ({error}); training starts again")
+        return None
+    if state.get("digest") != digest:
+        print(f"{path}: belongs to other options or data; training starts again")
+        return None
+    return state
