@@ -237,12 +237,13 @@ class Layout:
             inputs["init"] = entry["init"]
         if "inverter" in entry:
             inputs["inverter"] = self.model_file(entry["inverter"])
-        for dataset in self._training_datasets(name):
-            inputs[f"{dataset}_aligned"] = self.files(dataset, "aligned")
-            if "inverter" in entry:
-                inputs |= self._latents(dataset, entry["inverter"])
-            else:
-                inputs[f"{dataset}_selected"] = self.files(dataset, "selected")
+        datasets = self._training_datasets(name)
+        if not datasets:
+            return inputs
+        inputs["aligned"] = [path for dataset in datasets for path in self.files(dataset, "aligned")]
+        if "inverter" in entry:
+            return inputs | self._latents(datasets, entry["inverter"])
+        inputs["selected"] = [path for dataset in datasets for path in self.files(dataset, "selected")]
         return inputs
 
     def train_arguments(self, name: str) -> list[str]:
@@ -256,10 +257,11 @@ class Layout:
             arguments += ["--datasets", *self.arguments(datasets)]
         return arguments
 
-    def _latents(self, dataset: str, inverter: str) -> dict[str, Any]:
+    def _latents(self, datasets: Iterable[str], inverter: str) -> dict[str, list[str]]:
+        names = list(datasets)
         return {
-            f"{dataset}_index": str(self.dataset(dataset).index(inverter)),
-            f"{dataset}_latents": self.files(dataset, "latents", inverter),
+            "index": _paths(self.dataset(name).index(inverter) for name in names),
+            "latents": [path for name in names for path in self.files(name, "latents", inverter)],
         }
 
     # Protocols
@@ -282,18 +284,16 @@ class Layout:
         kind = entry.pop("kind")
         return {k: v for k, v in entry.items() if k not in ("datasets", "models")} | {"protocol": kind}
 
-    def protocol_inputs(self, protocol: str, inverter: str) -> dict[str, Any]:
+    def protocol_inputs(self, protocol: str, inverter: str) -> dict[str, list[str]]:
         """The frames and latents of a protocol's datasets."""
-        inputs: dict[str, Any] = {}
-        for dataset in self.protocol(protocol)["datasets"]:
-            inputs[f"{dataset}_aligned"] = self.files(dataset, "aligned")
-            inputs |= self._latents(dataset, inverter)
-        return inputs
+        names = self.protocol(protocol)["datasets"]
+        aligned = [path for name in names for path in self.files(name, "aligned")]
+        return {"aligned": aligned, **self._latents(names, inverter)}
 
     def reenact_inputs(self, protocol: str, model: str) -> dict[str, Any]:
         """The named inputs of ``reenact``."""
         inverter = self.trained(model)["inverter"]
-        inputs = self.protocol_inputs(protocol, inverter)
+        inputs: dict[str, Any] = self.protocol_inputs(protocol, inverter)
         inputs["inverter"] = self.model_file(inverter)
         inputs["weights"] = self.weights("reenact")
         if self.has_weights(model):

@@ -1,0 +1,235 @@
+"""The configuration: checked against its schema and against itself, with every problem reported at once.
+
+``python -m remime.options`` prints the configuration with all defaults, ``--docs`` the reference of all keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from remime.errors import ConfigError, RemimeError
+from remime.layout import Layout
+from remime.schema import VARIANTS, compose, fill, find_problems, listed, load_schema, suggest
+
+# Which classes of terms (column ``terms`` of weights.tsv) each value of ``licence`` accepts.
+LICENCES: Mapping[str, tuple[str, ...]] = {
+    "any": ("permissive", "research", "noncommercial", "unknown"),
+    "research": ("permissive", "research", "noncommercial"),
+    "permissive": ("permissive",),
+}
+_REMOVABLE = (*VARIANTS, "protocols")
+
+
+def read_weights_table(path: str | Path) -> dict[str, dict[str, str]]:
+    """The rows of ``weights.tsv`` by name."""
+    with Path(path).open(newline="", encoding="utf-8") as handle:
+        return {row["name"]: row for row in csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)}
+
+
+def default_weights_table() -> Path:
+    """``workflow/weights.tsv`` of this checkout, else of the working directory."""
+    relative = Path("workflow/weights.tsv")
+    own = Path(__file__).resolve().parents[2] / relative
+    return own if own.is_file() else relative
+
+
+def without_removed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the entries that were set to null; that is how an own file takes them out."""
+    result = dict(config)
+    for section in _REMOVABLE:
+        if isinstance(result.get(section), Mapping):
+            result[section] = {k: v for k, v in result[section].items() if v is not None}
+    return result
+
+
+def validate(
+    config: Mapping[str, Any],
+    *,
+    name: str = "config.yaml",
+    base: str | Path = ".",
+    schema: Mapping[str, Any] | None = None,
+    table: str | Path | None = None,
+) -> dict[str, Any]:
+    """Check a configuration and return it with all defaults filled in.
+
+    Args:
+        config: as it was read from YAML.
+        name: what messages call it.
+        base: the folder that its relative paths start from.
+        schema: the loaded schema; the project's by default.
+        table: ``weights.tsv``; the project's by default.
+
+    Raises:
+        ConfigError: with every problem at once: key, value, what is allowed, the fix.
+    """
+    schema = schema or load_schema()
+    config = without_removed(config)
+    composed = compose(schema, config)
+    problems = find_problems(composed, config)
+    if problems:
+        # Names that refer to each other can only be followed where the structure is right.
+        problems += _safe_references(config)
+        raise ConfigError(name, problems)
+    filled = fill(composed, config)
+    weights = read_weights_table(table or default_weights_table())
+    problems = [
+        *_references(filled),
+        *_models(filled),
+        *_networks(filled, weights),
+        *_paths(filled, Path(base)),
+    ]
+    if not problems:
+        problems += _licence(filled, weights)
+    if problems:
+        raise ConfigError(name, problems)
+    return filled
+
+
+def layout(config: Mapping[str, Any], **options: Any) -> Layout:
+    """Validate a configuration and make the view of it that the rules use."""
+    table = read_weights_table(options.get("table") or default_weights_table())
+    return Layout(validate(config, **options), {name: row["sha256"] for name, row in table.items()})
+
+
+def _unknown(where: str, value: object, known: Sequence[str], what: str) -> list[str]:
+    if value in known:
+        return []
+    return [f"{where}: {value!r} is not {what}; known: {listed(known)}{suggest(value, known)}"]
+
+
+def _safe_references(config: Mapping[str, Any]) -> list[str]:
+    """References of a configuration whose structure is wrong, as far as they can be followed."""
+    try:
+        return list(_references(config))
+    except (AttributeError, KeyError, TypeError):
+        return []
+
+
+def _references(config: Mapping[str, Any]) -> Iterator[str]:
+    """Names that refer to entries which are not there, and names that are taken twice."""
+    datasets, inverters, models = (list(config[section]) for section in VARIANTS)
+    for name in set(inverters) & set(models):
+        yield f"models.{name}: is also the name of an inverter; both share results/models, so rename one"
+    for section in ("inverters", "models"):
+        for name, entry in config[section].items():
+            for dataset in entry.get("train", {}).get("datasets", []):
+                yield from _unknown(f"{section}.{name}.train.datasets", dataset, datasets, "a dataset")
+    for name, entry in config["models"].items():
+        yield from _unknown(f"models.{name}.inverter", entry["inverter"], inverters, "an inverter")
+    for name, entry in config["protocols"].items():
+        where = f"protocols.{name}"
+        yield from _unknown(f"{where}.inverter", entry["inverter"], inverters, "an inverter")
+        for dataset in entry["datasets"]:
+            yield from _unknown(f"{where}.datasets", dataset, datasets, "a dataset")
+        for model in entry.get("models", []):
+            yield from _unknown(f"{where}.models", model, models, "a model")
+
+
+def _models(config: Mapping[str, Any]) -> Iterator[str]:
+    """Trainings that cannot be meant."""
+    for section in ("inverters", "models"):
+        for name, entry in config[section].items():
+            where, train = f"{section}.{name}", entry.get("train")
+            if train is None:
+                continue
+            if train["steps"] and not train["datasets"]:
+                yield f"{where}.train.datasets: is empty, but train.steps is {train['steps']}; name a dataset"
+            if not train["steps"] and not entry["init"]:
+                yield f"{where}.init: is null and train.steps is 0, so there are no weights; set one of them"
+            if train["steps"] and train["identity"] == config["score"]["identity"]:
+                yield (
+                    f"{where}.train.identity: {train['identity']!r} is also score.identity; a model is never "
+                    "scored by the network that it was trained against, so change one of them"
+                )
+            if entry.get("variant") == "cos" and not train["losses"]["cos"]:
+                yield f"{where}.train.losses.cos: is 0; the variant cos needs a weight above 0"
+
+
+def _networks(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Networks that are not in the table of weights, or have another role there."""
+
+    def check(where: str, name: str, role: str) -> Iterator[str]:
+        fitting = [key for key, row in table.items() if row["role"] == role]
+        yield from _unknown(where, name, fitting, f"a network of the role {role} in workflow/weights.tsv")
+
+    yield from check("generator", config["generator"], "generator")
+    branches = {"measure": config["measure"]}
+    for dataset, entry in config["datasets"].items():
+        branches[f"datasets.{dataset}.measure"] = entry.get("measure", {})
+    for where, branch in branches.items():
+        for role in {"pose", "identity", "mesh"} & set(branch):
+            yield from check(f"{where}.{role}", branch[role], role)
+    for role in ("pose", "identity"):
+        yield from check(f"score.{role}", config["score"][role], role)
+    for section in ("inverters", "models"):
+        for name, entry in config[section].items():
+            if "train" in entry:
+                yield from check(f"{section}.{name}.train.identity", entry["train"]["identity"], "identity")
+
+
+def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
+    """Files and folders that are named but not there."""
+    for section in ("inverters", "models"):
+        for name, entry in config[section].items():
+            if entry.get("init") and not (base / entry["init"]).is_file():
+                yield (
+                    f"{section}.{name}.init: {entry['init']!r} is not a file; make it with "
+                    "`make train-models`, or set null and train.steps"
+                )
+    for name, entry in config["datasets"].items():
+        if entry["source"] != "folder":
+            continue
+        if not (base / entry["path"]).is_dir():
+            yield f"datasets.{name}.path: {entry['path']!r} is not a folder; name one with videos or images"
+        if entry["table"] and not (base / entry["table"]).is_file():
+            yield f"datasets.{name}.table: {entry['table']!r} is not a file; name a CSV file, or set null"
+
+
+def _licence(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Networks in use whose terms do not fit ``licence``."""
+    accepted = LICENCES[config["licence"]]
+    for name in Layout(config).networks_used():
+        row = table.get(name)
+        if row is not None and row["terms"] not in accepted:
+            yield (
+                f"licence: {config['licence']!r} does not accept the {row['role']} network {name!r}, whose "
+                f"terms are {row['terms']} ({row.get('weights_terms', '')}); choose another one, or licence: any"
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: print the complete configuration, or the reference of all keys."""
+    parser = argparse.ArgumentParser(prog="python -m remime.options", description="Check a configuration.")
+    parser.add_argument("config", nargs="*", type=Path, help="files, each laid over those before it")
+    parser.add_argument("--docs", action="store_true", help="print docs/configuration.md")
+    args = parser.parse_args(argv)
+    if args.docs:
+        from remime.reference import documentation
+
+        print(documentation(load_schema()), end="")
+        return 0
+    import yaml
+
+    from remime.schema import merge
+
+    config: Any = {}
+    for path in args.config or [Path("config.yaml")]:
+        config = merge(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    try:
+        print(
+            json.dumps(validate(config, name=listed(args.config) if args.config else "config.yaml"), indent=2)
+        )
+    except RemimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
