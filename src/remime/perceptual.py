@@ -87,6 +87,16 @@ class LPIPS(nn.Module):
         """
         if images.dim() != 4 or images.shape[1] != 3:
             raise shape_error("images", "[B, 3, H, W]", images.shape)
+        unit = []
+        for x in self.taps(images):
+            # Half precision cannot hold the squares. The constant stands inside the root, where it also
+            # keeps the gradient finite at a pixel at which no channel is active.
+            wide = x.float()
+            unit.append(wide * (wide.square().sum(1, keepdim=True) + 1e-20).rsqrt())
+        return unit
+
+    def taps(self, images: Tensor) -> list[Tensor]:
+        """The activations [B, C, h, w] of the five compared layers, as the trunk gives them."""
         x = (images - self.mean) / self.std
         taps = []
         for layer, convolution in zip(self._layers, self.convolutions, strict=True):
@@ -94,10 +104,7 @@ class LPIPS(nn.Module):
                 x = F.max_pool2d(x, *layer.pool)
             x = convolution(x).relu()
             if layer.tap:
-                # Half precision cannot hold the squares. The constant stands inside the root, where it also
-                # keeps the gradient finite at a pixel at which no channel is active.
-                wide = x.float()
-                taps.append(wide * (wide.square().sum(1, keepdim=True) + 1e-20).rsqrt())
+                taps.append(x)
         return taps
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
