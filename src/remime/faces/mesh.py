@@ -1,7 +1,7 @@
 """MediaPipe's face mesh with irises and its 52 expression coefficients, on aligned frames, in torch.
 
 The landmark network sees a fixed crop of the frame (``remime.faces.template.MESH``); the blendshape network
-sees 146 of the resulting points. Both are differentiable, so that a loss may ask for a mouth shape or a blink.
+sees 146 of the resulting points. Both are differentiable, so that a loss may ask for a mouth or a blink.
 """
 
 from __future__ import annotations
