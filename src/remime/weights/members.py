@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import lzma
 import re
@@ -13,12 +14,18 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 LIMIT = 1 << 30
 """Most bytes of one file. A longer one is not a network of the table but an archive bomb."""
 
+_DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EMFILE)
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
+
+
+def is_disk_failure(error: BaseException) -> bool:
+    """Whether an error is about this machine's disk, not about what was read."""
+    return isinstance(error, OSError) and error.errno in _DISK_FAILURES
 
 
 def check_path(member: str) -> None:
@@ -75,6 +82,8 @@ def _extract_one(archive: Path, member: str, path: Path) -> None:
         else:
             raise ValueError("is neither a zip nor a tar archive")
     except _DAMAGED as error:
+        if is_disk_failure(error):
+            raise
         raise ValueError(f"is a damaged archive ({error})") from None
 
 
@@ -87,8 +96,9 @@ def extract(archive: Path, member: str, path: Path) -> None:
         path: the file to write.
 
     Raises:
-        ValueError: the archive is damaged, the member is missing, repeated, a link, outside of the archive, or
-            larger than ``LIMIT``.
+        ValueError: the archive is damaged; the member is missing, repeated, a link, outside of the archive,
+            or larger than ``LIMIT``.
+        OSError: this machine's disk failed.
     """
     check_path(member)
     outer, _, inner = member.partition("!")
@@ -101,11 +111,7 @@ def extract(archive: Path, member: str, path: Path) -> None:
         extract(between, inner, path)
 
 
-_OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".bz2": lambda path: bz2.open(path),
-    ".gz": lambda path: gzip.open(path),  # type: ignore[return-value]
-    ".xz": lambda path: lzma.open(path),
-}
+_OPENERS: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 
 
 @contextlib.contextmanager
@@ -125,8 +131,9 @@ def decompressed(path: Path, name: str) -> Iterator[Path]:
             with opener(path) as source:
                 copy_limited(source, copy)
         except _DAMAGED as error:
+            if is_disk_failure(error):
+                raise
             raise ValueError(f"is damaged ({error})") from None
         yield copy
     finally:
         copy.unlink(missing_ok=True)
-

@@ -18,7 +18,7 @@ TIMEOUT = 1800
 
 # pip asks the build backend of a source distribution for its metadata before it hands the file over. This
 # one answers in setuptools' place from PKG-INFO, so that no code of the package runs.
-_BACKEND = '''
+_BACKEND = """
 import email
 import pathlib
 
@@ -44,7 +44,7 @@ def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
 class __legacy__:
     get_requires_for_build_wheel = staticmethod(get_requires_for_build_wheel)
     prepare_metadata_for_build_wheel = staticmethod(prepare_metadata_for_build_wheel)
-'''
+"""
 
 
 def _run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:

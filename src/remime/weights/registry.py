@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remime.errors import InputError, WeightsError
+from remime.weights.members import check_path
 
 COLUMNS = (
     "name",
@@ -121,9 +122,10 @@ def _entry(row: Mapping[str, str]) -> Entry:
         problems.append(f"{len(members)} members, {len(hashes)} sha256 and {len(upstream)} upstream URLs")
     problems += [f"sha256 {h!r} is not 64 hexadecimal digits" for h in hashes if not _HASH.fullmatch(h)]
     for member in members:
-        parts = re.split(r"[/!]", member)
-        if any(part in ("", ".", "..") for part in parts) or "\\" in member:
-            problems.append(f"member {member!r} is not a plain relative path")
+        try:
+            check_path(member)
+        except ValueError as error:
+            problems.append(str(error))
     if row["terms"] not in TERMS:
         problems.append(f"terms {row['terms']!r} is not one of {', '.join(TERMS)}")
     if problems:
@@ -197,5 +199,5 @@ def check_licence(entry: Entry, licence: str) -> None:
         raise WeightsError(
             f"weights {entry.name!r} are refused by licence: {licence}\n"
             f"  their terms are {entry.terms}: {entry.weights_terms} (package: {entry.package_terms})\n"
-            f"  accepted are {', '.join(LICENCES[licence])}; choose another {entry.role} network, or licence: any"
+            f"  accepted: {', '.join(LICENCES[licence])}; choose another {entry.role} network, or licence: any"
         )

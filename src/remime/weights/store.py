@@ -122,6 +122,14 @@ def _write(entry: Entry, directory: Path, files: dict[str, Path], sources: dict[
     write_text(description, json.dumps(meta | extra, indent=1, sort_keys=True) + "\n")
 
 
+def _known_sources(name: str, directory: Path) -> dict[str, str]:
+    """Where an earlier conversion's originals came from, as far as it tells."""
+    try:
+        return dict(_read_meta(name, directory).get("source", {}))
+    except (WeightsError, OSError):
+        return {}
+
+
 def ensure(
     name: str,
     directory: str | Path | None = None,
@@ -142,7 +150,8 @@ def ensure(
     entry, folder = find_entry(name, table), _directory(directory)
     check_licence(entry, licence)
     if not is_current(entry, folder):
-        _write(entry, folder, *fetch(entry, folder, _cache(folder)))
+        files, sources = fetch(entry, folder, _cache(folder))
+        _write(entry, folder, files, _known_sources(entry.name, folder) | sources)
     return _paths(name, folder)[0]
 
 
@@ -196,7 +205,8 @@ def originals(name: str, directory: str | Path | None = None) -> dict[str, Path]
             raise WeightsError(_absent(name, folder))
         if sha256(path) != member.sha256:
             raise WeightsError(
-                f"{path}: is not the file with sha256 {member.sha256}\n  delete it, then {_mend(name, folder)}"
+                f"{path}: is not the file with sha256 {member.sha256}\n"
+                f"  delete it, then {_mend(name, folder)}"
             )
         found[member.file] = path
     return found
@@ -226,7 +236,5 @@ def verify(name: str, directory: str | Path | None = None) -> dict[str, Any]:
     if sha256(path) != meta.get("safetensors", {}).get("sha256"):
         raise WeightsError(f"{path}: was changed since it was made\n  delete it, then {_mend(name, folder)}")
     if not is_current(entry, folder):
-        raise WeightsError(
-            f"{path}: made from other files or by another converter\n  {_mend(name, folder)}"
-        )
+        raise WeightsError(f"{path}: made from other files or by another converter\n  {_mend(name, folder)}")
     return meta

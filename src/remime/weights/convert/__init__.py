@@ -8,9 +8,9 @@ one function and one integer::
     def convert(files: dict[str, Path]) -> tuple[dict[str, torch.Tensor], dict]: ...
 
 ``files`` maps the last path component of every member of the table's row (``SynthesisNetwork.xml``; for the
-nested member ``a.task!b.tflite`` it is ``b.tflite``) to a file whose sha256 has been verified. The tensors are
-contiguous and named for a reader; the dictionary is JSON (for graph networks with the key ``graph``). The
-modules are imported on demand, because some need a parser that running the networks does not.
+nested member ``a.task!b.tflite`` it is ``b.tflite``) to a file whose sha256 has been verified. The tensors
+are contiguous and named for a reader; the dictionary is JSON (for graph networks with the key ``graph``).
+The modules are imported on demand, because some need a parser that running the networks does not.
 """
 
 from __future__ import annotations

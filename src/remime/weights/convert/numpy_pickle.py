@@ -42,7 +42,7 @@ class _Array:
         _version, shape, dtype, fortran, data = state
         if not isinstance(dtype, _DType) or not isinstance(data, bytes):
             raise pickle.UnpicklingError("an array without plain data")
-        self.value = np.frombuffer(data, dtype.dtype()).reshape(shape, order="F" if fortran else "C")
+        self.value = np.frombuffer(data, dtype.dtype()).reshape(shape, order="F" if fortran else "C").copy()
 
 
 def _reconstruct(_kind: object, _shape: object, _code: object) -> _Array:
