@@ -19,6 +19,8 @@ class Metric:
         per: ``frame``: a value for each frame, whose mean is the clip's; ``clip``: one value for a clip.
         title: for tables and axes.
         description: one sentence for the report.
+        digits: decimals that are worth printing.
+        counts_frames: whether a score row's ``n`` counts frames, so that it gives a coverage.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Metric:
     per: Literal["frame", "clip"]
     title: str
     description: str
+    digits: int = 3
+    counts_frames: bool = True
 
     @property
     def arrow(self) -> str:
@@ -40,6 +44,7 @@ _ALL = (
     Metric(
         "pose_mae", 1, "°", False, ("pose",), "frame", "Pose (MAE)",
         "Mean of |Δyaw| and |Δpitch| between the generated and the driving frame (P1, Sec. 4.3).",
+        digits=2,
     ),
     Metric(
         "yaw_corr", 1, "", True, ("pose",), "clip", "Yaw correlation",
@@ -76,10 +81,12 @@ _ALL = (
     Metric(
         "fl_interpolated", 1, "frames", None, ("landmarks",), "clip", "Interpolated frames",
         "Frames whose landmark ratios were interpolated over a short gap in detection.",
+        digits=1,
     ),
     Metric(
         "fl_constant", 1, "signals", None, ("landmarks",), "clip", "Constant signals",
         "Landmark ratios without a correlation, because one of the two signals does not change.",
+        digits=1, counts_frames=False,
     ),
     Metric(
         "csim", 1, "", True, ("identity",), "frame", "ID (CSIM)",
@@ -92,18 +99,22 @@ _ALL = (
     Metric(
         "inversion_csim", 1, "", True, ("identity",), "clip", "Inversion ceiling",
         "Cosine of the target frame and its own inversion: what the encoder leaves within reach (P1: 0.83).",
+        counts_frames=False,
     ),
     Metric(
         "l1", 1, "", False, (), "frame", "L1",
         "Mean absolute difference to the driving frame on the scale 0–255.",
+        digits=1,
     ),
     Metric(
         "mse", 1, "", False, (), "frame", "MSE",
         "Mean squared difference to the driving frame on the scale 0–1.",
+        digits=4,
     ),
     Metric(
         "psnr", 1, "dB", True, (), "frame", "PSNR",
         "Peak signal-to-noise ratio against the driving frame, peak 255, mean over frames.",
+        digits=1,
     ),
     Metric(
         "ssim", 1, "", True, (), "frame", "SSIM",
@@ -116,6 +127,7 @@ _ALL = (
     Metric(
         "jitter", 1, "×", False, ("landmarks",), "clip", "Jitter",
         "Landmark acceleration of the generated video over that of the driving one; 1: equally steady.",
+        digits=2,
     ),
     Metric(
         "coverage", 1, "", True, ("landmarks",), "clip", "Coverage",

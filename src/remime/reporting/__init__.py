@@ -1,0 +1,1 @@
+"""What the last stages share: reading scores, tables as text, plots, pictures, the HTML page."""

@@ -1,0 +1,137 @@
+"""Scores of all models of a benchmark, one value a pair and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from remime.errors import InputError, VersionError
+from remime.metrics.registry import METRICS
+from remime.shards import shard_names
+from remime.tables import concat, read_table
+
+CEILING = "inversion:"
+"""Rows of the summary whose model starts with this hold what an inverter alone reaches."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One metric of one generated video.
+
+    Args:
+        benchmark, model, pair, metric, version, networks: as in the table ``scores``.
+        driving, target: keys of the driving clip and of the target frame.
+        value: NaN where it could not be computed.
+        n: what it rests on.
+        frames: of the video.
+    """
+
+    benchmark: str
+    model: str
+    pair: str
+    driving: str
+    target: str
+    metric: str
+    version: int
+    networks: str
+    value: float
+    n: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark's folder and what the configuration says about it."""
+
+    folder: Path
+    protocol: str
+    batches: int
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        return self.folder.name
+
+    def pairs(self) -> dict[str, dict[str, Any]]:
+        """The rows of its pairs by name."""
+        rows = read_table(self.folder / "pairs.parquet", "pairs").to_pylist()
+        return {row["pair"]: row for row in rows}
+
+    def video(self, model: str, pair: Mapping[str, Any], suffix: str = ".mp4") -> Path:
+        """What a model made of a pair."""
+        return self.folder / model / "videos" / pair["batch"] / f"{pair['pair']}{suffix}"
+
+
+def benchmarks(folders: Iterable[Path], protocols: Mapping[str, Mapping[str, Any]]) -> list[Benchmark]:
+    """The benchmarks of some folders.
+
+    Args:
+        folders: ``results/benchmarks/{name}``.
+        protocols: name → ``protocol`` (cross or self) and ``batches``.
+    """
+    found = []
+    for folder in folders:
+        entry = protocols.get(folder.name)
+        if entry is None:
+            raise InputError(folder, "is not among the protocols", f"known: {', '.join(protocols)}")
+        found.append(Benchmark(folder, str(entry.get("protocol", "cross")), int(entry.get("batches", 1))))
+    return found
+
+
+def read_values(benchmark: Benchmark, models: Iterable[str]) -> list[Value]:
+    """The clip values of all models, in the order of models, pairs and metrics.
+
+    Raises:
+        InputError: scores are missing.
+        VersionError: scores of two definitions of a metric, or of two networks, stand side by side.
+    """
+    pairs = benchmark.pairs()
+    values: list[Value] = []
+    for model in models:
+        paths = [
+            benchmark.folder / model / "scores" / f"{name}.parquet" for name in shard_names(benchmark.batches)
+        ]
+        table = concat([read_table(path, "scores") for path in paths], "scores")
+        rows = table.filter(pc.is_null(table["frame"])).to_pylist()
+        frames = {row["pair"]: row["n"] for row in rows if row["metric"] == "coverage"}
+        values += [
+            _value(benchmark.name, model, row, pairs[row["pair"]], frames)
+            for row in rows
+            if row["pair"] in pairs
+        ]
+    _check(benchmark, values)
+    return sorted(values, key=lambda v: (v.pair, list(METRICS).index(v.metric)))
+
+
+def _value(
+    benchmark: str, model: str, row: Mapping[str, Any], pair: Mapping[str, Any], frames: Mapping[str, int]
+) -> Value:
+    number = row["value"]
+    return Value(
+        benchmark=benchmark,
+        model=model,
+        pair=row["pair"],
+        driving=f"{pair['driving_dataset']}/{pair['driving_clip']}",
+        target=f"{pair['target_dataset']}/{pair['target_clip']}/{pair['target_frame']}",
+        metric=row["metric"],
+        version=row["version"],
+        networks=row["networks"],
+        value=float("nan") if number is None else number,
+        n=row["n"],
+        frames=frames.get(row["pair"], 0),
+    )
+
+
+def _check(benchmark: Benchmark, values: Sequence[Value]) -> None:
+    found: dict[str, set[tuple[int, str]]] = {}
+    for v in values:
+        found.setdefault(v.metric, set()).add((v.version, v.networks))
+    mixed = [f"{name} ({sorted(kinds)})" for name, kinds in found.items() if len(kinds) > 1]
+    if mixed:
+        raise VersionError(
+            f"{benchmark.folder}: scores of several definitions: {', '.join(mixed)}\n  score again"
+        )

@@ -1,0 +1,176 @@
+"""The papers' tables as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from remime.metrics.registry import IMAGE, METRICS, SIGNALS, TABLE1
+from remime.reporting.results import CEILING
+from remime.reporting.summary import Difference
+
+PUBLISHED = {
+    # P1, Table 1: Pose (MAE), FL (CORR), ID (CSIM).
+    "Base pSp": (8.491, 0.656, 0.671),
+    "Base e4e": (8.720, 0.621, 0.563),
+    "Ours Gen": (8.325, 0.556, 0.760),
+    "Ours Cos": (7.968, 0.528, 0.762),
+    "Ours": (7.673, 0.620, 0.801),
+}
+PUBLISHED_CEILING = 0.83
+"""P1, Sec. 4.3: cosine similarity of original and ReStyle-pSp-inverted images."""
+
+_VARIANTS = {"ours": "Ours", "gen": "Ours Gen", "cos": "Ours Cos"}
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def published_row(entry: Mapping[str, Any]) -> str | None:
+    """The row of P1's Table 1 that a model of the configuration stands for."""
+    if entry.get("method") == "linear":
+        return "Base e4e" if "e4e" in str(entry.get("inverter", "")) else "Base pSp"
+    if entry.get("method") == "mapping":
+        return _VARIANTS.get(str(entry.get("variant") or "ours"))
+    return None
+
+
+def escape(text: object) -> str:
+    """Text that neither ends a table's cell nor starts Markdown or HTML of its own."""
+    line = " ".join(str(text).split())
+    return "".join(f"\\{c}" if c in "\\|*_`[]<>#~" else c for c in line)
+
+
+def cell(row: Mapping[str, Any] | None, digits: int) -> str:
+    """``value [low, high]``; a dash where there is none."""
+    if row is None or row["value"] is None:
+        return "–"
+    text = f"{row['value']:.{digits}f}"
+    if row["low"] is None or row["high"] is None:
+        return text
+    return f"{text} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text and the others are numbers."""
+    marks = ["---"] + ["---:"] * (len(header) - 1)
+    lines = [header, marks, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _index(rows: Rows) -> dict[tuple[str, str], Mapping[str, Any]]:
+    return {(row["model"], row["metric"]): row for row in rows}
+
+
+def _best(rows: Rows, name: str) -> str | None:
+    """The model that is best in a metric, if there are several to compare."""
+    known = [
+        row
+        for row in rows
+        if row["metric"] == name and row["value"] is not None and not row["model"].startswith(CEILING)
+    ]
+    higher = METRICS[name].higher_is_better
+    if len(known) < 2 or higher is None:
+        return None
+    return (max if higher else min)(known, key=lambda row: row["value"])["model"]
+
+
+def _cells(rows: Rows, model: str, names: Sequence[str]) -> list[str]:
+    index = _index(rows)
+    cells = []
+    for name in names:
+        text = cell(index.get((model, name)), METRICS[name].digits)
+        cells.append(f"**{text}**" if _best(rows, name) == model else text)
+    return cells
+
+
+def _support(rows: Rows, model: str) -> list[str]:
+    index = _index(rows)
+    coverage = index.get((model, "coverage"))
+    clips = max((row["clips"] for row in rows if row["model"] == model), default=0)
+    return [str(clips), "–" if coverage is None else cell({**coverage, "low": None}, 3)]
+
+
+def _title(name: str) -> str:
+    metric = METRICS[name]
+    return f"{metric.title}{metric.arrow}" + (f" ({metric.unit})" if metric.unit else "")
+
+
+def table1(rows: Rows, models: Mapping[str, Mapping[str, Any]]) -> str:
+    """P1's Table 1: what was measured here beside what the paper prints, and the inversion ceiling."""
+    header = ["Method"]
+    for name in TABLE1:
+        header += [_title(name), "P1"]
+    header += [_title("csim_inversion"), "clips", "coverage"]
+    lines = []
+    for model, entry in models.items():
+        printed = published_row(entry)
+        line = [escape(model) + (f" ({printed})" if printed else "")]
+        for i, text in enumerate(_cells(rows, model, TABLE1)):
+            line += [text, f"{PUBLISHED[printed][i]:.3f}" if printed else "–"]
+        lines.append(line + _cells(rows, model, ["csim_inversion"]) + _support(rows, model))
+    for row in rows:
+        if row["model"].startswith(CEILING):
+            name = row["model"].removeprefix(CEILING)
+            paper = "–" if "e4e" in name else f"{PUBLISHED_CEILING:.2f}"
+            ceiling = [f"*Inversion ceiling of {escape(name)}*", "–", "–", "–", "–"]
+            lines.append([*ceiling, cell(row, METRICS["csim"].digits), paper, "–", str(row["clips"]), "–"])
+    return table(header, lines)
+
+
+def detail(rows: Rows, models: Sequence[str], names: Sequence[str]) -> str:
+    """A table of any metrics, as far as they were computed."""
+    there = {row["metric"] for row in rows}
+    names = [name for name in names if name in there]
+    lines = [[escape(model), *_cells(rows, model, names), *_support(rows, model)] for model in models]
+    return table(["Method", *map(_title, names), "clips", "coverage"], lines)
+
+
+def difference_table(found: Sequence[Difference], baseline: str) -> str:
+    """Paired differences to the baseline."""
+    lines = []
+    for d in found:
+        low, high = (None if number != number else number for number in d.interval[1:])
+        text = cell({"value": d.interval.value, "low": low, "high": high}, METRICS[d.metric].digits)
+        title = _title(d.metric)
+        lines.append([f"{escape(d.model)}, {title}", text, d.verdict, str(d.pairs)])
+    return table([f"Model − {escape(baseline)}", "difference", "verdict", "pairs"], lines)
+
+
+MOTION = ("pose_mae", "yaw_corr", "pitch_corr", "fl_corr", "jitter", "csim", "csim_inversion")
+PARTS = (*SIGNALS, "fl_interpolated", "fl_constant")
+
+NOTE = """\
+Values are means over videos. Brackets hold the {level:.0%} bootstrap interval over driving clips, "clips" is
+their number, and "coverage" is the share of frames in which every needed detection succeeded. The columns
+"P1" repeat Table 1 of Jahoda and Čech, *Pose and Facial Expression Transfer by using StyleGAN*: **a different
+data set** (VoxCeleb2, 120 test identities), other networks behind the metrics, and full-size models. They
+show the order of magnitude and the order of the methods; they are not to be met digit by digit. Measured
+with: {networks}."""
+
+
+def note(rows: Rows, level: float) -> str:
+    """What stands below the tables."""
+    networks = sorted({part for row in rows for part in row["networks"].split(", ") if part})
+    return NOTE.format(level=level, networks=escape(", ".join(networks)))
+
+
+def benchmark_section(
+    name: str,
+    protocol: str,
+    rows: Rows,
+    models: Mapping[str, Mapping[str, Any]],
+    found: Sequence[Difference],
+    baseline: str,
+) -> str:
+    """All tables of one benchmark."""
+    kind = "Cross-reenactment" if protocol == "cross" else "Self-reenactment"
+    parts = [f"## {kind}: {escape(name)}"]
+    if protocol == "cross":
+        parts += ["### Table 1 of P1", table1(rows, models)]
+    else:
+        parts += ["### Against the driving frames", detail(rows, list(models), IMAGE)]
+    parts += ["### Motion and identity", detail(rows, list(models), MOTION)]
+    parts += ["### Landmark signals", detail(rows, list(models), PARTS)]
+    if found:
+        parts += [f"### Paired differences to {escape(baseline)}", difference_table(found, baseline)]
+    return "\n\n".join(parts)
