@@ -1,0 +1,138 @@
+"""Plots are well-formed SVG with captions, whatever is missing or strangely named."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from remime.errors import InputError
+from remime.stages import figures, plan, score, summarize
+from remime.tables import write_table
+from tests.evaluation import NETWORKS, Fake, make_dataset, read_pairs, write_videos
+
+BATCH = "0000-of-0001"
+MODELS = {"linear": {"method": "linear", "inverter": "psp"}, "map$ping_<x>": {"method": "mapping"}}
+PROTOCOLS = {"cross": {"protocol": "cross", "batches": 1}}
+OPTIONS = {"models": MODELS, "protocols": PROTOCOLS}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Scores and a summary of two fake methods."""
+    root = tmp_path_factory.mktemp("world")
+    dataset = make_dataset(root / "results" / "faces")
+    benchmark = root / "results" / "benchmarks" / "cross"
+    plan.run([dataset], benchmark / "pairs.parquet", {"pairs": 3, "targets": 1})
+    for model, fake in zip(MODELS, (Fake(offset=0.2), Fake()), strict=True):
+        write_videos(benchmark, model, fake)
+        folder = benchmark / model
+        score.run(
+            benchmark / "pairs.parquet", BATCH, [dataset], folder / "videos" / BATCH,
+            folder / "scores" / f"{BATCH}.parquet", folder / "features" / f"{BATCH}.npz",
+            {"model": model}, NETWORKS,
+        )  # fmt: skip
+    out = root / "report"
+    summarize.run([benchmark], out / "m.parquet", out / "m.csv", out / "t.md", OPTIONS)
+    return benchmark, out / "m.parquet"
+
+
+def draw(world, tmp_path, histories=(), speeds=None):
+    benchmark, metrics = world
+    output = tmp_path / "figures"
+    captions = figures.run(metrics, [benchmark], list(histories), speeds, output, OPTIONS)
+    assert json.loads((output / "figures.json").read_text()) == captions
+    assert {path.name for path in output.iterdir()} == {*captions, "figures.json"}
+    return captions, output
+
+
+def texts(path) -> str:
+    tree = ElementTree.parse(path)
+    return " ".join("".join(node.itertext()) for node in tree.iter("{http://www.w3.org/2000/svg}text"))
+
+
+def test_every_metric_has_a_plot_with_models_and_caption(world, tmp_path):
+    captions, output = draw(world, tmp_path)
+    assert {"cross_pose_mae.svg", "cross_csim.svg", "cross_fl_corr.svg", "cross_motion.svg"} <= set(captions)
+    shown = texts(output / "cross_pose_mae.svg")
+    assert "linear" in shown
+    assert "map$ping_<x>" in shown
+    assert "95% intervals over 3 driving clips" in captions["cross_pose_mae.svg"]
+    assert "inversion" in texts(output / "cross_csim.svg")
+
+
+def test_svg_has_no_background_and_no_black_text(world, tmp_path):
+    _, output = draw(world, tmp_path)
+    text = (output / "cross_pose_mae.svg").read_text()
+    assert "#ffffff" not in text
+    assert all("fill: #7b7b7b" in line for line in text.splitlines() if "<text " in line and "style=" in line)
+
+
+def test_same_data_same_bytes(world, tmp_path):
+    _, one = draw(world, tmp_path / "a")
+    _, two = draw(world, tmp_path / "b")
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_training_curves_of_every_history(world, tmp_path):
+    path = tmp_path / "models" / "mapping" / "history.parquet"
+    rows = [
+        {"step": s, "split": split, "name": name, "value": value, "seconds": 0.1 * s}
+        for s in range(100)
+        for split, name, value in (("train", "loss_id", 1 / (s + 1)), ("val", "fl_corr", s / 100))
+    ]
+    rows.append({"step": 100, "split": "train", "name": "loss_id", "value": None})
+    write_table(path, "history", rows)
+    captions, output = draw(world, tmp_path, [path])
+    assert "up to step 99" in captions["training_mapping.svg"]
+    assert "loss_id" in texts(output / "training_mapping.svg")
+
+
+def test_empty_history_and_absent_speeds_give_no_plot(world, tmp_path):
+    path = tmp_path / "models" / "x" / "history.parquet"
+    write_table(path, "history", [])
+    captions, _ = draw(world, tmp_path, [path], tmp_path / "nowhere")
+    assert not {name for name in captions if name.startswith(("training", "speed"))}
+
+
+def test_speed_is_summed_over_the_jobs_of_a_rule(world, tmp_path):
+    folder = tmp_path / "speed"
+    for name, seconds in (("align/0.tsv", "3.5"), ("align/1.tsv", "4.0"), ("plan.tsv", "-")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:04\t120.5\n")
+    assert figures.read_speeds(folder)["align"] == (7.5, 120.5, 2)
+    captions, output = draw(world, tmp_path, speeds=folder)
+    assert "speed.svg" in captions
+    assert "7.5 s, 2 jobs, 120 MB" in texts(output / "speed.svg")
+
+
+def test_old_figures_go(world, tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "old.svg").write_text("x")
+    captions, _ = draw(world, tmp_path)
+    assert "old.svg" not in captions
+
+
+def test_failure_leaves_the_old_figures_and_nothing_else(world, tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "old.svg").write_text("x")
+    with pytest.raises(InputError):
+        draw(world, tmp_path, [tmp_path / "missing" / "history.parquet"])
+    assert [path.name for path in tmp_path.iterdir()] == ["figures"]
+    assert (tmp_path / "figures" / "old.svg").exists()
+
+
+def test_motion_plot_is_of_the_longest_pair(world):
+    benchmark = figures.benchmarks([world[0]], PROTOCOLS)[0]
+    plot = figures.motion_plot(benchmark, list(MODELS))
+    longest = max(read_pairs(world[0]), key=lambda pair: pair["frames"])
+    assert longest["driving_clip"] in plot.caption
+    lines = plot.figure.axes[0].lines
+    assert len(lines) == 1 + len(MODELS)
+    assert np.ptp(lines[0].get_ydata()) > 10  # degrees
+
+
+def test_protocols_are_needed(world, tmp_path):
+    with pytest.raises(InputError, match="figures: protocols"):
+        figures.run(world[1], [world[0]], [], None, tmp_path / "f", {})
