@@ -23,6 +23,7 @@ WEIGHTS = Path("resources/weights")
 COLLECTED = frozenset({"puppets"})
 # Keys of a dataset that belong to its stages or to the workflow, not to its source.
 STAGE_KEYS = ("align", "measure", "select", "invert", "index")
+_SAMPLES = "workflow/samples.tsv"
 _LANDMARKS = "dlib-landmarks-68"
 
 
@@ -165,8 +166,12 @@ class Layout:
         """The tables that a dataset's source reads."""
         entry = self.config["datasets"][dataset]
         if entry["source"] == "samples":
-            return ["workflow/samples.tsv"]
+            return [_SAMPLES]
         return [entry["table"]] if entry.get("table") else []
+
+    def manifest_arguments(self, dataset: str) -> list[str]:
+        """The arguments of ``manifest`` that only some sources have."""
+        return ["--table", _SAMPLES] if self.source(dataset) == "samples" else []
 
     def collected(self, dataset: str, shard: str) -> dict[str, str]:
         """The inputs of ``align`` that ``collect`` makes; none for files that are read in place."""
@@ -174,6 +179,10 @@ class Layout:
             return {}
         tar = self.dataset(dataset).tar(shard)
         return {"tar": str(tar), "collected": str(tar.with_suffix(".status.tsv"))}
+
+    def collected_arguments(self, dataset: str, shard: str) -> list[str]:
+        """The arguments of ``align`` for :meth:`collected`."""
+        return [text for name, path in self.collected(dataset, shard).items() for text in (f"--{name}", path)]
 
     def options(self, stage: str, dataset: str) -> dict[str, Any]:
         """The branch of a stage with the dataset's overrides."""

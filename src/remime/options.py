@@ -199,7 +199,7 @@ def _licence(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]]) 
         if row is not None and row["terms"] not in accepted:
             yield (
                 f"licence: {config['licence']!r} does not accept the {row['role']} network {name!r}, whose "
-                f"terms are {row['terms']} ({row.get('weights_terms', '')}); choose another one, or licence: any"
+                f"terms are {row['terms']} ({row.get('weights_terms', '')}); choose another, or licence: any"
             )
 
 

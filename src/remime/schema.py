@@ -130,13 +130,13 @@ def fill(schema: Mapping[str, Any], value: Any) -> Any:
     """A valid value with the defaults of all missing keys, and with whole numbers as such (4 for 4.0)."""
     if schema.get("type") == "integer" and isinstance(value, float):
         return int(value)
-    if not isinstance(value, Mapping) or "properties" not in schema:
+    if not isinstance(value, Mapping):
         return copy.deepcopy(value)
-    result = {key: copy.deepcopy(item) for key, item in value.items()}
-    for key, part in schema["properties"].items():
-        if key in result:
-            result[key] = fill(part, result[key])
-        elif "default" in part:
+    parts, others = schema.get("properties", {}), schema.get("additionalProperties")
+    others = others if isinstance(others, Mapping) else {}
+    result = {key: fill(parts.get(key, others), item) for key, item in value.items()}
+    for key, part in parts.items():
+        if key not in result and "default" in part:
             result[key] = fill(part, part["default"])
     return result
 

@@ -1,0 +1,20 @@
+# The configuration, checked, and the view of it that all rules use: which files, options and networks a job has.
+
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+# Where remime is not installed (in the rules' conda environments) its source is used.
+source = f"{workflow.basedir}/src"
+sys.path.append(source)
+shell.prefix(f'PYTHONPATH="${{{{PYTHONPATH:-}}}}:{source}" ')
+
+from remime import options
+from remime.errors import RemimeError
+from remime.layout import to_json
+from remime.versions import STAGES
+
+try:
+    flow = options.layout(config)
+except RemimeError as error:
+    raise WorkflowError(str(error)) from None

@@ -1,0 +1,115 @@
+localrules:
+    plan,
+    summarize,
+
+
+rule plan:
+    """Choose the pairs of a protocol: fixed, seeded, identity-disjoint."""
+    input:
+        index=lambda w: [
+            str(flow.dataset(name).index(flow.protocol(w.protocol)["inverter"]))
+            for name in flow.protocol(w.protocol)["datasets"]
+        ],
+        status=lambda w: [
+            path for name in flow.protocol(w.protocol)["datasets"] for path in flow.files(name, "status")
+        ],
+    output:
+        pairs="results/benchmarks/{protocol}/pairs.parquet",
+    log:
+        "results/logs/plan/{protocol}.log",
+    conda:
+        "../../envs/media.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        datasets=lambda w: flow.arguments(flow.protocol(w.protocol)["datasets"]),
+        options=lambda w: to_json(flow.plan_options(w.protocol)),
+        version=STAGES["plan"],
+    shell:
+        "python -m remime.stages.plan --datasets {params.datasets} --output {output.pairs}"
+        " --options {params.options:q} 2>&1 | tee -i {log}"
+
+
+rule reenact:
+    """Make a model's videos of one batch of pairs."""
+    input:
+        unpack(lambda w: flow.reenact_inputs(w.protocol, w.model)),
+        pairs="results/benchmarks/{protocol}/pairs.parquet",
+    output:
+        videos=directory("results/benchmarks/{protocol}/{model}/videos/{batch}"),
+    log:
+        "results/logs/reenact/{protocol}/{model}/{batch}.log",
+    benchmark:
+        "results/speed/reenact/{protocol}/{model}/{batch}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=480,
+        gpu=1,
+    params:
+        datasets=lambda w: flow.arguments(flow.protocol(w.protocol)["datasets"]),
+        arguments=lambda w: flow.reenact_arguments(w.model),
+        state="results/state/reenact/{protocol}/{model}/{batch}",
+        options=lambda w: to_json(flow.reenact_options(w.model)),
+        version=STAGES["reenact"],
+    shell:
+        "python -m remime.stages.reenact --pairs {input.pairs} --batch {wildcards.batch}"
+        " --datasets {params.datasets} {params.arguments:q} --inverter-model {input.inverter}"
+        " --output {output.videos} --state {params.state} --options {params.options:q} 2>&1 | tee -i {log}"
+
+
+rule score:
+    """Score the videos of one batch."""
+    input:
+        pairs="results/benchmarks/{protocol}/pairs.parquet",
+        videos="results/benchmarks/{protocol}/{model}/videos/{batch}",
+        aligned=lambda w: flow.protocol_inputs(w.protocol, flow.trained(w.model)["inverter"])["aligned"],
+        weights=flow.weights("score"),
+    output:
+        scores="results/benchmarks/{protocol}/{model}/scores/{batch}.parquet",
+        features="results/benchmarks/{protocol}/{model}/features/{batch}.npz",
+    log:
+        "results/logs/score/{protocol}/{model}/{batch}.log",
+    benchmark:
+        "results/speed/score/{protocol}/{model}/{batch}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=2500,
+        runtime=480,
+        gpu=1,
+    params:
+        datasets=lambda w: flow.arguments(flow.protocol(w.protocol)["datasets"]),
+        options=lambda w: to_json(flow.score_options(w.protocol, w.model)),
+        version=STAGES["score"],
+    shell:
+        "python -m remime.stages.score --pairs {input.pairs} --batch {wildcards.batch}"
+        " --datasets {params.datasets} --videos {input.videos} --output {output.scores}"
+        " --features {output.features} --options {params.options:q} 2>&1 | tee -i {log}"
+
+
+rule summarize:
+    """Turn all scores into tables with intervals."""
+    input:
+        scores=flow.scores(),
+    output:
+        metrics="results/report/metrics.parquet",
+        csv=report("results/report/metrics.csv", caption="../report/metrics.rst", category="Results"),
+        tables="results/report/tables.md",
+    log:
+        "results/logs/summarize.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        benchmarks=[flow.benchmark(name) for name in flow.config["protocols"]],
+        options=to_json({**flow.config["summarize"], **flow.summary_options()}),
+        version=STAGES["summarize"],
+    shell:
+        "python -m remime.stages.summarize --benchmarks {params.benchmarks} --output {output.metrics}"
+        " --csv {output.csv} --tables {output.tables} --options {params.options:q} 2>&1 | tee -i {log}"
