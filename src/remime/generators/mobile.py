@@ -205,7 +205,7 @@ class PreviewHead(nn.Module):
 class MobileGenerator(Generator):
     """MobileStyleGAN with 16 rows of W+ at 1024², and fast lower-resolution decodes through preview heads.
 
-    The exported network has one output, at 1024². ``PreviewHead``s (trained by ``remime.generators.preview``) decode
+    The exported network has one output, at 1024². ``PreviewHead``s (trained by ``remime.training.preview``) decode
     lower resolutions from the features of half that size; ``resolutions`` tells which ones the weights contain.
     """
 

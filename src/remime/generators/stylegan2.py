@@ -87,65 +87,63 @@ class Upsample(nn.Module):
 class ModulatedConv2d(nn.Module):
     """Convolution whose input channels a style [B, in] scales (Karras et al. 2020, Eq. 1-3).
 
-    Scaling the input, then normalising the output, equals modulating the weights and needs no copy of the
-    weights for each sample.
+    Scaling the input, then the output by `demodulation`, equals modulating and demodulating the weights, and
+    needs no copy of the weights for each sample.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, demodulate: bool = True, upsample: bool = False
-    ):
+    def __init__(self, inputs: int, outputs: int, kernel: int, upsample: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(1, outputs, inputs, kernel, kernel))
         self.modulation = EqualLinear(LATENT, inputs, bias=1.0)
         self.blur = Blur() if upsample else None
-        self.scale, self.demodulate = 1 / math.sqrt(inputs * kernel**2), demodulate
+        self.scale = 1 / math.sqrt(inputs * kernel**2)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        weight, style = self.weight[0], style * self.scale
-        x = x * style[:, :, None, None]
-        if self.blur is not None:
-            x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
-        else:
-            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-        if self.demodulate:
-            energy = weight.square().sum((2, 3))  # [out, in]
-            x = x * torch.rsqrt(style.square() @ energy.T + 1e-8)[:, :, None, None]
-        return x
+        """Not yet demodulated: [B, in, H, W] → [B, out, H, W], or [B, out, 2H, 2W] when upsampling."""
+        weight = self.weight[0]
+        x = x * (style * self.scale)[:, :, None, None]
+        if self.blur is None:
+            return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        return self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+
+    def demodulation(self, style: Tensor) -> Tensor:
+        """1 / standard deviation of the output per channel [B, out], for inputs of unit variance (Eq. 3)."""
+        energy = self.weight[0].square().sum((2, 3))  # [out, in]
+        return torch.rsqrt((style * self.scale).square() @ energy.T + 1e-8)
 
 
 class NoiseInjection(nn.Module):
-    """Add noise [B or 1, 1, H, W] times one learned strength."""
+    """Holds the strength of the noise that a layer adds."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        return x + self.weight * noise
 
-
-class BiasedLeakyReLU(nn.Module):
-    """Channel bias, leaky ReLU 0.2, gain √2."""
+class ChannelBias(nn.Module):
+    """Holds the bias of a layer's activation."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x + self.bias[:, None, None], 0.2) * math.sqrt(2)
-
 
 class StyledConv(nn.Module):
-    """3×3 modulated convolution, noise, activation; `upsample` doubles the size first."""
+    """3×3 modulated convolution, noise, bias, leaky ReLU 0.2 times √2; `upsample` doubles the size."""
 
     def __init__(self, inputs: int, outputs: int, upsample: bool = False):
         super().__init__()
         self.conv = ModulatedConv2d(inputs, outputs, 3, upsample=upsample)
         self.noise = NoiseInjection()
-        self.activate = BiasedLeakyReLU(outputs)
+        self.activate = ChannelBias(outputs)
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
-        return self.activate(self.noise(self.conv(x, style), noise))
+        # The gain is taken into the factors: passes over full-size activations are what costs here.
+        gain = math.sqrt(2)
+        demodulation = self.conv.demodulation(style)[:, :, None, None]
+        x = torch.addcmul(gain * self.activate.bias[:, None, None], self.conv(x, style), gain * demodulation)
+        x = torch.addcmul(x, noise, gain * self.noise.weight)
+        return F.leaky_relu(x, 0.2)
 
 
 class ToRGB(nn.Module):
@@ -153,12 +151,14 @@ class ToRGB(nn.Module):
 
     def __init__(self, inputs: int, upsample: bool = True):
         super().__init__()
-        self.conv = ModulatedConv2d(inputs, 3, 1, demodulate=False)
+        self.conv = ModulatedConv2d(inputs, 3, 1)
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
         self.upsample = Upsample() if upsample else None
 
     def forward(self, x: Tensor, style: Tensor, skip: Tensor | None) -> Tensor:
-        rgb = self.conv(x, style) + self.bias
+        # Three output channels: weights per sample are smaller here than one more pass over x.
+        weight = self.conv.weight[0, :, :, 0, 0] * (style * self.conv.scale)[:, None]  # [B, 3, in]
+        rgb = torch.baddbmm(self.bias[:, :, 0], weight, x.flatten(2)).unflatten(2, x.shape[2:])
         return rgb if skip is None or self.upsample is None else rgb + self.upsample(skip)
 
 

@@ -14,31 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from remime.generators.mobile import BLOCKS, MobileGenerator, PreviewHead
+from remime.training.generated import sample_latents
 from remime.training.loop import Task, Updater
 
 VALIDATION_IMAGES = 16
 VALIDATION_SEED = 7_000_000
-
-
-def sample_latents(generator: MobileGenerator, count: int, seed: int, mixing: float = 0.0) -> Tensor:
-    """Latents W+ [count,rows,512] of random faces with truncation psi ~ U[0.4, 1].
-
-    Args:
-        generator: whose latents.
-        count: how many.
-        seed: the draws depend on it alone, not on the device.
-        mixing: probability of style mixing (rows from a random one on come from a second w).
-    """
-    source = torch.Generator().manual_seed(seed)
-    z = torch.randn(2, count, 512, generator=source)
-    psi = torch.rand(2, count, 1, generator=source) * 0.6 + 0.4
-    crossover = torch.randint(1, generator.rows, (count,), generator=source)
-    mixed = torch.rand(count, generator=source) < mixing
-    device = generator.mean_latent.device
-    w = [torch.lerp(generator.mean_latent, generator.mapping(z[i].to(device)), psi[i].to(device)) for i in (0, 1)]
-    rows = torch.arange(generator.rows)
-    second = mixed[:, None] & (rows[None] >= crossover[:, None])  # [count, rows]
-    return torch.where(second[..., None].to(device), generator.broadcast(w[1]), generator.broadcast(w[0]))
 
 
 class PreviewTask(Task):

@@ -1,0 +1,221 @@
+"""Training of the inverters: generator samples with known latents, and real frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from remime.encoders.discriminator import LatentAdversary
+from remime.encoders.e4e import delta_regularisation, stage_at
+from remime.encoders.inverter import build_inverter
+from remime.encoders.restyle import fit
+from remime.encoders.small import SmallEncoder
+from remime.generators.base import Generator
+from remime.shards import stable_hash
+from remime.training.data import Frames
+from remime.training.generated import GeneratedPool, degrade, sample_latents
+from remime.training.loop import Task, Updater
+from remime.training.losses import ImageLosses
+from remime.training.optimizers import Ranger
+
+VALIDATION = 16  # generated faces, and at most as many real frames
+
+DEFAULTS: dict[str, Any] = {
+    "batch": 8,
+    "learning_rate": 1e-4,
+    "iterations": 5,
+    "real": 0.5,  # share of real frames in a batch, when there are any
+    "pool": 0,  # cached generator samples for the latent loss of the first step (small only)
+    "pool_batch": 64,
+    "image_every": 1,  # steps between batches with image losses
+    "stage_start": 20_000,  # e4e's progressive schedule
+    "stage_every": 2_000,
+    "losses": {"latent": 0.0, "l2": 1.0, "lpips": 0.8, "id": 0.1, "delta": 2e-4, "adversarial": 0.1},
+}
+
+
+class _Trained(torch.nn.Module):
+    def __init__(self, encoder: torch.nn.Module, adversary: LatentAdversary | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        if adversary is not None:
+            self.adversary = adversary
+
+
+class InverterTask(Task):
+    """ReStyle-pSp or ReStyle-e4e (methods.md, Sec. 0).
+
+    Backward runs after every refinement on detached reconstructions, with one optimiser step per batch. With a ``pool``,
+    the first refinement also learns from cached generator samples whose latents are known, which costs no decode.
+
+    Args:
+        options: the flat options of stage ``train``; see ``DEFAULTS``.
+        generator: frozen.
+        train: real frames, or None.
+        validation: real frames of other identities, or None.
+        state: directory for the pool.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        generator: Generator,
+        train: Frames | None,
+        validation: Frames | None,
+        state: Path,
+        device: torch.device,
+    ) -> None:
+        self.o = {**DEFAULTS, **options, "losses": {**DEFAULTS["losses"], **options.get("losses", {})}}
+        self.generator, self.device = generator, device
+        self.inverter = build_inverter(self.o, generator).to(device)
+        self.e4e = options["method"] == "restyle-e4e"
+        self.losses = ImageLosses().to(device)
+        adversary = LatentAdversary().to(device) if self.e4e and self.o["losses"]["adversarial"] else None
+        self.module = _Trained(self.inverter.encoder, adversary)
+        learned = [p for n, p in self.inverter.encoder.named_parameters() if not n.startswith("trunk.")]
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"main": Ranger(learned, lr=self.o["learning_rate"])}
+        if adversary is not None:
+            self.optimizers["adversary"] = torch.optim.Adam(adversary.discriminator.parameters(), 2e-5)
+        self.train_frames = train if train is not None and len(train) else None
+        self.validation_frames = validation if validation is not None and len(validation) else None
+        self.seed = int(options["seed"])
+        # Latent errors are measured in units of W's own spread.
+        self.spread = sample_latents(generator, 256, self.seed)[:, 0].std(0).mean().item()
+        self.pool: GeneratedPool | None = None
+        if self.o["pool"]:
+            encoder = self.inverter.encoder
+            if not isinstance(encoder, SmallEncoder):
+                raise ValueError("option pool: only the preset 'small' has features that can be cached")
+            resolution = self.inverter.decode_resolution or generator.resolution
+            self.pool = GeneratedPool(
+                state / "pool", generator, encoder.trunk, int(self.o["pool"]), self.seed, resolution
+            )
+            with torch.no_grad():
+                self.average = encoder.trunk(self.inverter.average_image)
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """Pool samples for every step; images (generated and real) for every ``image_every``-th."""
+        source = torch.Generator().manual_seed(stable_hash(f"{self.seed}:{step}") % 2**62)
+        out: dict[str, Tensor] = {}
+        if self.pool is not None:
+            rows = torch.randint(self.pool.count, (self.o["pool_batch"],), generator=source)
+            out["pool_latents"], out["pool_features"] = self.pool.batch(rows)
+        if step % self.o["image_every"] == 0:
+            real = round(self.o["batch"] * self.o["real"]) if self.train_frames is not None else 0
+            out |= self._generated(self.o["batch"] - real, int(torch.randint(2**40, (), generator=source)))
+            if real and self.train_frames is not None:
+                chosen = torch.randint(len(self.train_frames), (real,), generator=source).tolist()
+                images = fit(self.train_frames.images(chosen), self.inverter.size)
+                flip = torch.rand(real, generator=source) < 0.5
+                out["real"] = torch.where(flip[:, None, None, None], images.flip(3), images)
+        return {k: v.to(self.device) for k, v in out.items()}
+
+    @torch.no_grad()
+    def _generated(self, count: int, seed: int) -> dict[str, Tensor]:
+        if count == 0:
+            return {}
+        w_plus = sample_latents(self.generator, count, seed, mixing=0.3)
+        images = torch.cat([self.inverter.decode(w) for w in w_plus.split(1)]).clamp(-1, 1)
+        return {"latents": w_plus, "images": images, "degraded": degrade(images, seed)}
+
+    def _latent_error(self, w_plus: Tensor, wanted: Tensor) -> Tensor:
+        return ((w_plus - wanted) / self.spread).square().mean()
+
+    def _set_stage(self, step: int) -> int:
+        if not self.e4e:
+            return self.generator.rows - 1
+        stage = stage_at(step, self.generator.rows, self.o["stage_start"], self.o["stage_every"])
+        self.inverter.encoder.stage = stage  # type: ignore[assignment]
+        return stage
+
+    def training_step(self, batch: dict[str, Tensor], step: int, updater: Updater) -> dict[str, Any]:
+        stage = self._set_stage(step)
+        figures: dict[str, Any] = {"loss": 0.0}
+        if "pool_features" in batch:
+            encoder = self.inverter.encoder
+            assert isinstance(encoder, SmallEncoder)
+            start = self.average.expand(len(batch["pool_features"]), -1, -1, -1)
+            w_plus = self.inverter.latent_avg + encoder.head(batch["pool_features"], start)
+            loss = self._latent_error(w_plus, batch["pool_latents"]) * self.o["losses"]["latent"]
+            if self.e4e:
+                loss = loss + self.o["losses"]["delta"] * delta_regularisation(w_plus, stage)
+            updater.backward(loss)
+            figures["loss"] += float(loss.detach())
+            figures["pool_latent"] = float(loss.detach())
+        if "images" in batch or "real" in batch:
+            self._image_step(batch, stage, step, figures, updater)
+        figures["norm"] = updater.step()
+        return figures
+
+    def _image_step(
+        self, batch: dict[str, Tensor], stage: int, step: int, figures: dict[str, Any], updater: Updater
+    ) -> None:
+        weights = self.o["losses"]
+        known = len(batch["latents"]) if "latents" in batch else 0
+        inputs = torch.cat([batch[k] for k in ("degraded", "real") if k in batch])
+        wanted = torch.cat([batch[k] for k in ("images", "real") if k in batch])
+        w_plus = inputs
+        for w_plus, estimate in self.inverter.iterate(inputs):
+            terms = {
+                "l2": self.losses.l2(estimate, wanted),
+                "lpips": self.losses.perceptual(estimate, wanted),
+                "id": self.losses.same_person(estimate, wanted),
+            }
+            if known and weights["latent"]:
+                terms["latent"] = self._latent_error(w_plus[:known], batch["latents"])
+            if self.e4e:
+                terms["delta"] = delta_regularisation(w_plus, stage)
+                if weights["adversarial"]:
+                    terms["adversarial"] = self.module.adversary.encoder_term(w_plus, stage)  # type: ignore[union-attr,operator]
+            loss = sum((weights[k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
+            updater.backward(loss)
+            figures |= {k: float(v.detach()) for k, v in terms.items()}
+            figures["image_loss"] = float(loss.detach())
+        figures["loss"] += figures["image_loss"]
+        if self.e4e and weights["adversarial"]:
+            self._adversary_step(w_plus.detach(), stage, step, figures, updater)
+
+    def _adversary_step(
+        self, fake: Tensor, stage: int, step: int, figures: dict[str, Any], updater: Updater
+    ) -> None:
+        adversary = self.module.adversary
+        assert isinstance(adversary, LatentAdversary)
+        for parameter in adversary.discriminator.parameters():
+            parameter.grad = None  # what the encoder's term left behind
+        real = self.generator.mapping(torch.randn(len(fake), 512, device=self.device))
+        terms = adversary.discriminator_terms(real, fake, stage, step)
+        updater.backward(sum(terms.values(), torch.zeros((), device=self.device)))
+        updater.step("adversary")
+        figures |= {f"discriminator_{k}": float(v.detach()) for k, v in terms.items()}
+
+    def validate(self) -> dict[str, float]:
+        """LPIPS, L2 and identity of reconstructions; latent error of generated faces. Score: mean LPIPS."""
+        generated = self._generated(VALIDATION, 9_000_000)
+        sets = {"generated": generated["images"]}
+        if self.validation_frames is not None:
+            spaced = torch.linspace(0, len(self.validation_frames) - 1, VALIDATION).round().long().unique().tolist()
+            sets["real"] = fit(self.validation_frames.images(spaced), self.inverter.size).to(self.device)
+        figures: dict[str, float] = {}
+        for name, images in sets.items():
+            w_plus = self.inverter.invert(images, batch_size=4)
+            if name == "generated":
+                figures["latent_generated"] = float(self._latent_error(w_plus, generated["latents"]))
+            for w, image in zip(w_plus.split(4), images.split(4), strict=True):
+                estimate, share = self.inverter.decode(w), len(image) / len(images)
+                for key, value in {
+                    "lpips": self.losses.perceptual(estimate, image),
+                    "l2": self.losses.l2(estimate, image),
+                    "id": self.losses.same_person(estimate, image),
+                }.items():
+                    figures[f"{key}_{name}"] = figures.get(f"{key}_{name}", 0.0) + float(value) * share
+        scores = [v for k, v in figures.items() if k.startswith("lpips_")]
+        return {"score": sum(scores) / len(scores), **figures}
+
+    def tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the model file holds: the encoder and the latent it starts from."""
+        encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
+        return {**encoder, "latent_avg": self.inverter.latent_avg.detach().cpu()}
