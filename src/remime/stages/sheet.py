@@ -1,0 +1,283 @@
+"""Put videos side by side, and draw P1's Figure 3 and Figure 4 from the generated videos of a benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remime import video
+from remime.archive import AlignedReader
+from remime.errors import InputError
+from remime.files import write_text
+from remime.progress import track
+from remime.reporting import pictures
+from remime.reporting.folders import atomic_folder
+from remime.reporting.results import Benchmark
+from remime.stages import Dataset, add_datasets, entry, stage_parser
+from remime.tables import read_table
+from remime.versions import __version__
+
+OPTIONS: dict[str, Any] = {"models": {}, "videos": 4, "identities": 4, "motions": 4, "resolution": 256}
+
+_COLUMNS = 4
+Pair = Mapping[str, Any]
+
+
+class _Source:
+    """Driving frames, target frames and generated frames of a benchmark's pairs."""
+
+    def __init__(self, benchmark: Benchmark, datasets: Sequence[Dataset]) -> None:
+        self.benchmark = benchmark
+        self._datasets = {dataset.name: dataset for dataset in datasets}
+
+    def _reader(self, pair: Pair) -> AlignedReader:
+        name = pair["driving_dataset"]
+        if name not in self._datasets:
+            raise InputError("--datasets", f"the pairs use {name!r}, which is not given", "name its folder")
+        return AlignedReader(self._datasets[name].aligned(pair["driving_shard"]))
+
+    def driving(self, pair: Pair) -> tuple[AlignedReader, range, float]:
+        """The shard of the driving clip, its rows as far as they drive, and its fps."""
+        reader = self._reader(pair)
+        clip = reader.by_id.get(pair["driving_clip"])
+        if clip is None:
+            raise InputError(reader.path, f"there is no clip {pair['driving_clip']!r}", "run plan again")
+        return reader, clip.rows[: pair["frames"]], clip.fps
+
+    def target(self, model: str, pair: Pair) -> NDArray[np.uint8]:
+        path = self.benchmark.video(model, pair, ".target.png")
+        return next(iter(video.read(path))).image
+
+    def generated(self, model: str, pair: Pair) -> video.FrameStream:
+        return video.read(self.benchmark.video(model, pair))
+
+    def generated_frames(
+        self, model: str, pair: Pair, wanted: Sequence[int]
+    ) -> list[NDArray[np.uint8] | None]:
+        """Some frames of a generated video; None behind its end."""
+        found: dict[int, NDArray[np.uint8]] = {}
+        with closing(self.generated(model, pair)) as stream:
+            for frame in stream:
+                if frame.index in wanted:
+                    found[frame.index] = frame.image
+                if frame.index >= max(wanted):
+                    break
+        return [found.get(index) for index in wanted]
+
+
+def varied(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """Pairs in which driving clips and targets repeat as late as possible."""
+    left = list(pairs)
+    chosen: list[Pair] = []
+    used: Counter[str] = Counter()
+    while left and len(chosen) < count:
+        best = min(left, key=lambda p: (used["d" + p["driving_clip"]], used["t" + p["target_clip"]]))
+        left.remove(best)
+        used.update(("d" + best["driving_clip"], "t" + best["target_clip"]))
+        chosen.append(best)
+    return chosen
+
+
+class Grid(NamedTuple):
+    """Pairs that make a full grid: every target with every driving clip."""
+
+    targets: list[str]
+    drivers: list[str]
+    cells: dict[tuple[str, str], Pair]
+
+
+def full_grid(pairs: Sequence[Pair], identities: int, motions: int) -> Grid | None:
+    """The largest grid that a greedy search finds; None without pairs.
+
+    Args:
+        pairs: of one benchmark.
+        identities: most targets.
+        motions: most driving clips that count; one clip can give several motions.
+    """
+    cells = {(_driver(p), _target(p)): p for p in reversed(pairs)}
+    drivers = list(dict.fromkeys(_driver(p) for p in pairs))
+    left = list(dict.fromkeys(_target(p) for p in pairs))
+    chosen: list[str] = []
+    best: tuple[int, Grid] | None = None
+    while left and len(chosen) < identities:
+        having = {t: [d for d in drivers if (d, t) in cells] for t in left}
+        target = max(left, key=lambda t: len(having[t]))
+        drivers = having[target]
+        if not drivers:
+            break
+        left.remove(target)
+        chosen.append(target)
+        size = len(chosen) * min(len(drivers), motions)
+        if best is None or size >= best[0]:
+            best = size, Grid(list(chosen), list(drivers), cells)
+    return best[1] if best else None
+
+
+def _driver(pair: Pair) -> str:
+    return f"{pair['driving_dataset']}/{pair['driving_clip']}"
+
+
+def _target(pair: Pair) -> str:
+    return f"{pair['target_dataset']}/{pair['target_clip']}/{pair['target_frame']}"
+
+
+def _motions(source: _Source, grid: Grid, count: int) -> list[tuple[str, int]]:
+    """Driving clip and frame of each row of the grid."""
+    drivers = grid.drivers[:count]
+    rows = []
+    for place, driver in enumerate(drivers):
+        share = count // len(drivers) + (place < count % len(drivers))
+        reader, frames, _ = source.driving(grid.cells[driver, grid.targets[0]])
+        points = reader.landmarks[frames.start : frames.stop]
+        rows += [(driver, frame) for frame in pictures.distinct(points, share)]
+    return rows
+
+
+def figure3(source: _Source, grid: Grid, model: str, motions: int, size: int) -> NDArray[np.uint8]:
+    """P1's Figure 3: targets in the top row, driving frames in the left column, results between them."""
+    rows = _motions(source, grid, motions)
+    wanted: dict[str, list[int]] = {}
+    for driver, frame in rows:
+        wanted.setdefault(driver, []).append(frame)
+    results: dict[tuple[str, int, str], NDArray[np.uint8] | None] = {}
+    for driver, frames in wanted.items():
+        for target in grid.targets:
+            images = source.generated_frames(model, grid.cells[driver, target], frames)
+            results |= {(driver, f, target): image for f, image in zip(frames, images, strict=True)}
+    tiles = [pictures.blank(size)]
+    tiles += [pictures.tile(source.target(model, grid.cells[rows[0][0], t]), size) for t in grid.targets]
+    for driver, frame in rows:
+        reader, span, _ = source.driving(grid.cells[driver, grid.targets[0]])
+        tiles.append(pictures.tile(reader.frame(span[frame]), size))
+        tiles += [pictures.tile(results[driver, frame, target], size) for target in grid.targets]
+    return pictures.sheet(tiles, len(grid.targets) + 1)
+
+
+def figure4(source: _Source, pairs: Sequence[Pair], models: Sequence[str], size: int) -> NDArray[np.uint8]:
+    """P1's Figure 4: a column a pair; driving frame, target, then the result of each model."""
+    columns = []
+    for pair in pairs:
+        reader, rows, _ = source.driving(pair)
+        # The frame farthest from the clip's mean shows most of what a method can do.
+        frame = pictures.distinct(reader.landmarks[rows.start : rows.stop], 1)[0]
+        column: list[tuple[str, NDArray[np.uint8] | None]] = [
+            ("driving", reader.frame(rows[frame])),
+            ("target", source.target(models[0], pair)),
+        ]
+        column += [(model, source.generated_frames(model, pair, [frame])[0]) for model in models]
+        columns.append([pictures.tile(image, size, text) for text, image in column])
+    tiles = [tile for row in zip(*columns, strict=True) for tile in row]
+    return pictures.sheet(tiles, len(columns))
+
+
+def _side_by_side(
+    source: _Source, pair: Pair, models: Sequence[str], size: int
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a comparison: driving, target, and each model."""
+    reader, rows, _ = source.driving(pair)
+    target = pictures.tile(source.target(models[0], pair), size, "target")
+    count = len(models) + 2
+    # At most four in a row, rows of equal length: a page is not wide enough for more.
+    columns = -(-count // -(-count // _COLUMNS))
+    with ExitStack() as stack:
+        streams = [stack.enter_context(closing(source.generated(model, pair))) for model in models]
+        for row in rows:
+            images = [next(stream, None) for stream in streams]
+            tiles = [pictures.tile(reader.frame(row), size, "driving"), target]
+            tiles += [
+                pictures.tile(None if frame is None else frame.image, size, model)
+                for frame, model in zip(images, models, strict=True)
+            ]
+            yield pictures.sheet(tiles, columns)
+
+
+def write_comparison(source: _Source, pair: Pair, models: Sequence[str], path: Path, size: int) -> None:
+    """Write the side-by-side video of a pair, with the driving clip's sound where the results have it."""
+    _, _, fps = source.driving(pair)
+    frames = _side_by_side(source, pair, models, size)
+    first = next(frames)
+    note = {"remime": __version__, "pair": pair["pair"], "tiles": ["driving", "target", *models]}
+    sound = source.benchmark.video(models[0], pair)
+    with video.Writer(path, fps, first.shape[1::-1], audio_from=sound, metadata=note, crf=21) as writer:
+        for image in track(chain([first], frames), f"sheet {pair['pair']}", pair["frames"], "frames"):
+            writer.write(image)
+
+
+def _caption(pair: Pair) -> str:
+    return f"{pair['driving_clip']} ({pair['driving_identity']}) drives {pair['target_clip']}"
+
+
+def _write(
+    source: _Source, rows: Sequence[Pair], options: Mapping[str, Any], work: Path
+) -> Iterator[tuple[str, str]]:
+    """Write one file after the other and yield its name and caption."""
+    models, size = list(options["models"]), int(options["resolution"])
+    for pair in varied(rows, options["videos"]):
+        name = f"{pair['pair']}.mp4"
+        write_comparison(source, pair, models, work / name, size)
+        yield name, f"{_caption(pair)}: driving, target, {', '.join(models)}."
+    shown = varied(rows, options["identities"])
+    pictures.write_png(work / "methods.png", figure4(source, shown, models, size))
+    yield "methods.png", "As P1's Figure 4: driving frame, target, and the result of each model."
+    grid = full_grid(rows, options["identities"], options["motions"])
+    if grid is None or rows[0]["protocol"] != "cross":
+        return
+    for model in models:
+        pictures.write_png(work / f"grid_{model}.png", figure3(source, grid, model, options["motions"], size))
+        yield f"grid_{model}.png", f"As P1's Figure 3, {model}: targets above, driving frames on the left."
+
+
+def run(
+    pairs: Path, folder: Path, datasets: Sequence[Dataset], output: Path, options: Mapping[str, Any]
+) -> dict[str, str]:
+    """Write videos and pictures of a benchmark and return file → caption, as ``sheet.json`` holds it.
+
+    Args:
+        pairs: its table of pairs.
+        folder: ``results/benchmarks/{protocol}`` with every model's videos.
+        datasets: where driving clips lie.
+        output: the folder to write; it replaces what was there.
+        options: ``OPTIONS`` with the values of the configuration.
+
+    Raises:
+        InputError: no model, no pair, or a video that is missing.
+    """
+    options = {**OPTIONS, **options}
+    for key, least in {"videos": 0, "identities": 1, "motions": 1, "resolution": 32}.items():
+        if options[key] < least:
+            raise InputError(f"sheet: {key}", f"{options[key]}", f"{least} or more")
+    rows = read_table(pairs, "pairs").to_pylist()
+    if not rows or not options["models"]:
+        raise InputError(
+            pairs, f"{len(rows)} pairs and {len(options['models'])} models", "one of each is needed at least"
+        )
+    source = _Source(Benchmark(folder, rows[0]["protocol"], 1), datasets)
+    captions: dict[str, str] = {}
+    with atomic_folder(output) as work:
+        for name, caption in _write(source, rows, options, work):
+            captions[name] = caption
+        write_text(work / "sheet.json", json.dumps(captions, indent=1, ensure_ascii=False))
+    return captions
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of the stage."""
+    parser = stage_parser("sheet", __doc__)
+    add_datasets(parser)
+    parser.add_argument("--pairs", type=Path, required=True, help="the benchmark's pairs.parquet")
+    parser.add_argument("--benchmark", type=Path, required=True, help="its folder")
+    parser.add_argument("--output", type=Path, required=True, help="folder of videos and pictures")
+    args = parser.parse_args(argv)
+    run(args.pairs, args.benchmark, args.datasets, args.output, args.options)
+
+
+if __name__ == "__main__":
+    entry(main)
