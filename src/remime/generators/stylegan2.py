@@ -158,8 +158,12 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, style: Tensor, skip: Tensor | None) -> Tensor:
         # Three output channels: weights per sample are smaller here than one more pass over x.
         weight = self.conv.weight[0, :, :, 0, 0] * (style * self.conv.scale)[:, None]  # [B, 3, in]
-        rgb = torch.baddbmm(self.bias[:, :, 0], weight, x.flatten(2)).unflatten(2, x.shape[2:])
-        return rgb if skip is None or self.upsample is None else rgb + self.upsample(skip)
+        rgb = torch.bmm(weight, x.flatten(2)).unflatten(2, x.shape[2:]).to(self.bias) + self.bias
+        if skip is None or self.upsample is None:
+            return rgb
+        # Images are summed in full precision: half has too few steps near ±1 for 256 grey levels.
+        with torch.autocast(x.device.type, enabled=False):
+            return rgb + self.upsample(skip)
 
 
 class ConstantInput(nn.Module):
@@ -174,6 +178,9 @@ class StyleGAN2(Generator):
     """StyleGAN2 generator at any power-of-two resolution from 8 up.
 
     W+ rows: 4² conv = 0, 4² toRGB = 1; at 2^k, k ≥ 3: first conv 2k-5, second conv 2k-4, toRGB 2k-3.
+
+    Activations follow the memory format of `input`; for channels-last convert that module alone, since the
+    published convolution weights have five dimensions.
 
     Args:
         resolution: output size in pixels, a power of two.

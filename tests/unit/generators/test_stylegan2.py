@@ -105,7 +105,8 @@ def test_modulation_equals_grouped_convolution(upsample):
         expected = conv.blur(expected)
     else:
         expected = F.conv2d(grouped, weight.view(6, 4, 3, 3), padding=1, groups=2).view(2, 3, 5, 5)
-    torch.testing.assert_close(conv(x, style), expected, atol=1e-12, rtol=0)
+    actual = conv(x, style) * conv.demodulation(style)[:, :, None, None]
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
 
 
 def test_mapping_equals_step_by_step_computation():
@@ -270,6 +271,27 @@ def test_gradient_equals_finite_difference():
     torch.testing.assert_close(
         (gradient * direction).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=0
     )
+
+
+def test_autocast_keeps_the_image_in_full_precision():
+    generator = tiny(16)
+    w_plus = latents(generator)
+    with torch.no_grad():
+        expected = generator.synthesize(w_plus)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = generator.synthesize(w_plus)
+    assert actual.dtype == torch.float32
+    assert (actual != actual.bfloat16().float()).any()
+    assert (actual - expected).abs().mean() < 0.02 * expected.std()
+
+
+def test_channels_last_changes_nothing():
+    generator = tiny(16)
+    w_plus = latents(generator)
+    expected = generator.synthesize(w_plus)
+    generator.input.to(memory_format=torch.channels_last)
+    assert generator.features(w_plus, 16).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(generator.synthesize(w_plus), expected)
 
 
 def test_truncation_pulls_towards_the_mean():
