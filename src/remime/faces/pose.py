@@ -5,8 +5,8 @@ Each angle is a distribution over 66 bins of 3°, and its expectation is the ans
 
 Signs: yaw is positive when the nose points to the left of the image (the person turns to their own right),
 pitch is positive when the person looks up, roll is positive when the head is turned clockwise on the screen.
-So mirroring a frame negates yaw and roll, up to a constant: ``hopenet-lite`` answers about -1.7° of yaw, -6° of
-pitch and -1.6° of roll on average over frontal faces, which cancels in differences between frames.
+So mirroring a frame negates yaw and roll, up to a constant: over generated faces ``hopenet-lite`` answers
+-1.7° of yaw, -6° of pitch and -1.6° of roll on average, which cancels in differences between frames.
 """
 
 from __future__ import annotations

@@ -312,9 +312,9 @@ DLIB_CHIP = Template(150, _upright(_place_chip, 150), _place_chip)
 # reaches below the frame.
 MESH = Template(256, Box(0.003, 0.102, 0.997, 1.096))
 
-# No source states HopenetLite's crop. Of squares of 1.0, 1.2, 1.4 and 1.6 times the mean box of dlib's detector
-# at three heights, this one (1.2) agrees best with the rotation of the mesh over 80 images of the generator:
-# correlation .994 (yaw) and .93 (pitch) with slopes of 1.02 and 0.99.
+# No source states HopenetLite's crop. Of squares of 1.0, 1.2, 1.4 and 1.6 times the mean box of dlib's
+# detector at three heights, this one (1.2) agrees best with the rotation of the mesh over 80 images of the
+# generator: correlation .994 (yaw) and .93 (pitch) with slopes of 1.02 and 0.99.
 HOPENET_LITE = Template(224, Box(0.136, 0.198, 0.864, 0.926))
 
 # Hopenet's own script widens the detector's box to twice its size and clips it to the image: about all of an
