@@ -29,9 +29,9 @@ def build_encoder(kind: str, preset: str, rows: int, **options: Any) -> nn.Modul
     if kind not in KINDS:
         raise InputError("encoder kind", f"got {kind!r}", f"allowed: {', '.join(KINDS)}")
     if preset == "small":
-        from remime.encoders import small
+        from remime.encoders.small import build
 
-        return small.build(kind, rows, **options)
+        return build(kind, rows, **options)
     if preset != "paper":
         raise InputError("encoder preset", f"got {preset!r}", f"allowed: {', '.join(PRESETS)}")
     if options:
