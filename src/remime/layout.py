@@ -96,6 +96,12 @@ def to_json(options: Mapping[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, separators=(", ", ": "))
 
 
+def tree_files(folder: str | Path) -> Iterator[str]:
+    """The paths of all files below a folder, links followed, unreadable sub-folders left out; in no order."""
+    for path, _ in _walk(os.fspath(folder), ()):
+        yield path
+
+
 def tree_digest(folder: str | Path) -> str:
     """A digest of the names, sizes and modification times of all files of a tree.
 
@@ -103,12 +109,21 @@ def tree_digest(folder: str | Path) -> str:
     digest of an empty one; saying what is wrong with it is the source's business.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for path, stat in sorted(_files(os.fspath(folder))):
-        digest.update(os.fsencode(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0"))
+    for path, stat in sorted(_walk(os.fspath(folder), ())):
+        digest.update(os.fsencode(f"{path}\0{file_stamp(stat)}\0"))
     return digest.hexdigest()
 
 
-def _files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+def file_stamp(stat: os.stat_result) -> str:
+    """Changes when a file is replaced or written to: its size and modification time."""
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
+    # A link to a folder above would never end.
+    real = os.path.realpath(folder)
+    if real in above:
+        return
     try:
         entries = list(os.scandir(folder))
     except OSError:
@@ -116,7 +131,7 @@ def _files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
     for entry in entries:
         try:
             if entry.is_dir():
-                yield from _files(entry.path)
+                yield from _walk(entry.path, (*above, real))
             elif entry.is_file():
                 yield entry.path, entry.stat()
         except OSError:

@@ -53,6 +53,7 @@ SCHEMAS: dict[str, tuple[str, pa.Schema]] = {
             end=pa.float64(),  # s, null: to the end
             box=_vec,  # crop x, y, w, h in pixels, or empty
             terms=_s,
+            stamp=_s,  # changes when the file does, so that its shard runs again
         ),
     ),
     "status": (

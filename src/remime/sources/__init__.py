@@ -1,4 +1,4 @@
-"""Where clips come from: one module per source, each with ``COLLECTED``, ``clips`` and, when collected, ``collector``.
+"""Where clips come from: one module per source, each of them a :class:`Source`.
 
 A source lists its clips for the manifest. Files that are on a disk are read where they lie; what has to be
 rendered or downloaded first is written by the stage ``collect`` into one tar file per shard.
@@ -11,7 +11,7 @@ import importlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
@@ -70,9 +70,12 @@ class Clip:
 
     def row(self) -> dict[str, Any]:
         """The clip as a row of the table ``manifest``."""
-        row = asdict(self)
-        del row["stamp"]
-        return {**row, "box": list(self.box)}
+        return {**asdict(self), "box": list(self.box)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Clip:
+        """The clip of a row of the table ``manifest``."""
+        return cls(**{**row, "box": tuple(row["box"] or ())})
 
 
 class Source(Protocol):
@@ -97,11 +100,12 @@ def load_source(name: str) -> Source:
         raise InputError("source", f"there is no source {name!r}", "see docs/configuration.md") from None
 
 
-_FIELDS = list(Clip.__dataclass_fields__)
+# Without what no clip's frames depend on: a new split or a new word in the terms recomputes no shard.
+_FIELDS = [name for name in Clip.__dataclass_fields__ if name not in ("split", "terms")]
 
 
 def write_clips(path: str | Path, clips: Iterable[Clip]) -> None:
-    """Write a shard's ``clips.tsv``; the same clips always give the same bytes."""
+    """Write a shard's ``clips.tsv``, without split and terms; the same clips always give the same bytes."""
     text = io.StringIO()
     writer = csv.writer(text, dialect="excel-tab", lineterminator="\n")
     writer.writerow(_FIELDS)
@@ -112,7 +116,7 @@ def write_clips(path: str | Path, clips: Iterable[Clip]) -> None:
 
 
 def read_clips(path: str | Path) -> list[Clip]:
-    """Read a shard's ``clips.tsv``.
+    """Read a shard's ``clips.tsv``; split and terms are empty, the manifest has them.
 
     Raises:
         InputError: it is missing, or not such a file.
@@ -130,7 +134,7 @@ def read_clips(path: str | Path) -> list[Clip]:
 def _clip(row: dict[str, str]) -> Clip:
     times = {name: float(row[name]) if row[name] else None for name in ("start", "end")}
     box = tuple(json.loads(row["box"])) if row["box"] else ()
-    return Clip(**{**row, **times, "box": box})  # type: ignore[arg-type]
+    return Clip(**{**row, **times, "box": box, "split": ""})  # type: ignore[arg-type]
 
 
 def member_of(tar: tarfile.TarFile, clip: str) -> tarfile.TarInfo | None:
