@@ -1,0 +1,59 @@
+# make run · make test · make report · make lint · make train-models · make clean
+
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+VENV := .venv
+BIN := $(VENV)/bin
+# The name tells what is installed, so that only a changed list of packages installs again.
+READY := $(VENV)/ready-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
+GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+SNAKEMAKE = snakemake --cores $(CORES) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS)) $(ARGS)
+REPORT := results/report/index.html
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run report test lint train-models environment clean
+.DEFAULT_GOAL := run
+
+run: $(READY)
+	@# Lists of clips first: then a new clip recomputes only the shard that it falls into.
+	$(SNAKEMAKE) --quiet rules -- shards
+	$(SNAKEMAKE) --quiet rules
+	@echo "Report: file://$(CURDIR)/$(REPORT)"
+
+# The same items in Snakemake's own format, with the provenance of every file.
+report: run
+	$(SNAKEMAKE) --report results/snakemake-report.zip
+	@echo "Snakemake's report: $(CURDIR)/results/snakemake-report.zip"
+
+test: $(READY)
+	python -m pytest $(ARGS)
+
+lint: $(READY)
+	ruff check src tests
+	ruff format --check src tests
+	mypy
+	snakefmt --check --line-length 110 Snakefile workflow/rules
+	snakemake --lint
+
+# The weights in models/, from nothing; days on a CPU (models/train.yaml says how much).
+train-models: $(READY) models/train.yaml
+	$(SNAKEMAKE) --configfile models/train.yaml -- shards
+	$(SNAKEMAKE) --configfile models/train.yaml -- models
+
+environment: $(READY)
+
+$(READY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 13))' || \
+	  { echo "Python 3.11 or 3.12 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); say PYTHON=python3.11 make ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first: resolved together with the rest, pip would look for builds with CUDA.
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,slurm]'
+	@rm -f $(VENV)/ready-*
+	@touch $@
+
+clean:
+	rm -rf results .snakemake
