@@ -95,7 +95,10 @@ class Box:
 
 
 @lru_cache(maxsize=64)
-def _resampling(low: float, high: float, source: int, size: int) -> tuple[int, int, Tensor]:
+@torch.inference_mode(False)  # what is kept here may serve a training step later
+def _resampling(
+    low: float, high: float, source: int, size: int, device: torch.device
+) -> tuple[int, int, Tensor]:
     """Antialiased bilinear resampling of [low, high] (frame units) of ``source`` pixels to ``size`` pixels.
 
     Returns:
@@ -111,7 +114,7 @@ def _resampling(low: float, high: float, source: int, size: int) -> tuple[int, i
     weights /= weights.sum(1, keepdim=True)
     used = weights.any(0).nonzero().flatten()
     first, end = int(used[0]), int(used[-1]) + 1
-    return first, end, weights[:, first:end].float()
+    return first, end, weights[:, first:end].float().to(device)
 
 
 def crop(images: Tensor, box: Box, size: int) -> Tensor:
@@ -127,12 +130,12 @@ def crop(images: Tensor, box: Box, size: int) -> Tensor:
     """
     _check_square(images)
     side = images.shape[-1]
-    left, right, across = _resampling(box.left, box.right, side, size)
-    top, bottom, down = _resampling(box.top, box.bottom, side, size)
+    left, right, across = _resampling(box.left, box.right, side, size, images.device)
+    top, bottom, down = _resampling(box.top, box.bottom, side, size, images.device)
     # Half precision would quantise the image.
     with torch.autocast(images.device.type, enabled=False):
         region = images[..., top:bottom, left:right].float()
-        result = down.to(images.device) @ (region @ across.T.to(images.device))
+        result = down @ (region @ across.T)
     # Convolutions of small networks run a quarter faster on a CPU in this layout.
     return result.contiguous(memory_format=torch.channels_last)
 
