@@ -1,1 +1,72 @@
 """Reenactment methods behind one interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remime.errors import InputError
+from remime.generators.base import Generator
+from remime.methods.base import Driving, Identity, Method
+
+__all__ = ["METHODS", "Driving", "Identity", "Method", "build_method", "load_method"]
+
+METHODS = ("linear", "mapping")
+
+
+def build_method(options: dict[str, Any], generator: Generator) -> Method:
+    """A method with untrained weights.
+
+    Args:
+        options: ``method``, and what it has: ``preset``, ``width``, ``rank`` (mapping), ``strength`` (linear).
+        generator: for the number of rows.
+
+    Raises:
+        InputError: there is no such method or preset.
+    """
+    name = options["method"]
+    if name == "linear":
+        from remime.methods.linear import Linear
+
+        return Linear(float(options.get("strength", 1.0)))
+    if name == "mapping":
+        from remime.methods.mapping import Mapping, MeshMotionEncoder
+
+        sizes = {k: int(options[k]) for k in ("width", "rank") if k in options}
+        method = Mapping(generator.rows, options.get("preset", "paper"), **sizes)
+        if isinstance(method.motion_encoder, MeshMotionEncoder):
+            from remime.faces.mesh import load_mesh
+
+            method.motion_encoder.attach(load_mesh().requires_grad_(False))
+        return method
+    raise InputError("method", f"unknown method {name!r}", f"allowed: {', '.join(METHODS)}")
+
+
+def load_method(
+    options: dict[str, Any],
+    path: str | Path | None,
+    generator: Generator,
+    device: str | torch.device = "cpu",
+) -> Method:
+    """A method ready to drive; a trained generator in its file (variant ``gen``) replaces ``generator``'s weights.
+
+    Args:
+        options: as for ``build_method``; those in the model file come first.
+        path: its model file; None for methods without one.
+        generator: its weights are changed in place by the variant ``gen``.
+        device: where to put the method.
+    """
+    if path is None:
+        return build_method(options, generator).eval().requires_grad_(False).to(device)
+    from remime.models import load_model
+
+    model = load_model(path, "method")
+    method = build_method({**options, **model.meta["options"]}, generator)
+    own = {k.removeprefix("method."): v for k, v in model.tensors.items() if k.startswith("method.")}
+    method.load_state_dict(own)
+    tuned = {k.removeprefix("generator."): v for k, v in model.tensors.items() if k.startswith("generator.")}
+    if tuned:
+        generator.load_state_dict({**generator.state_dict(), **tuned})
+    return method.eval().requires_grad_(False).to(device)

@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from remime.encoders.restyle import fit
 from remime.files import write_text
 from remime.generators.base import Generator
 from remime.progress import Progress
 from remime.shards import stable_hash
+from remime.training.data import to_image, to_tensor
 
 CHUNK = 8
 
@@ -67,16 +69,49 @@ def degrade(images: Tensor, seed: int) -> Tensor:
     return torch.cat(out)
 
 
+class _Filled:
+    """A memory-mapped array that is computed in chunks, once, and continues where a killed run stopped."""
+
+    def __init__(
+        self, path: Path, count: int, dtype: type, make: Callable[[int, int], np.ndarray], label: str
+    ) -> None:
+        note = path.with_suffix(".json")
+        done, shape = 0, None
+        if path.exists() and note.exists():
+            known = json.loads(note.read_text())
+            done, shape = known["done"], tuple(known["shape"])
+        first = make(0, min(CHUNK, count)) if shape is None else None
+        if first is not None:
+            shape = first.shape[1:]
+        self.array = np.lib.format.open_memmap(
+            path, mode="w+" if first is not None else "r+", dtype=dtype, shape=(count, *shape)
+        )
+        if first is not None:
+            self.array[: len(first)] = first
+            done = len(first)
+        if done == count:
+            return
+        with Progress(count, label, "images", done=done) as progress:
+            while done < count:
+                stop = min(done + CHUNK, count)
+                self.array[done:stop] = make(done, stop)
+                progress.update(stop - done)
+                done = stop
+                if done % (16 * CHUNK) == 0 or done == count:
+                    self.array.flush()
+                    write_text(note, json.dumps({"done": done, "shape": shape}))
+
+
 class GeneratedPool:
-    """Samples of a generator with their W+ and the features of their images.
+    """Samples of a generator: W+, images and features of the (degraded) images, as memory-mapped arrays.
 
     Args:
-        directory: where the arrays lie; they survive a kill at any moment.
-        generator: makes the images, at ``resolution``.
-        describe: images [B,3,R,R] in [-1,1] to features [B,...].
+        directory: where the arrays lie.
+        generator: decodes at its full resolution, so that the images are its real ones.
+        describe: images [B,3,size,size] in [-1,1] to features [B,...].
         count: samples.
         seed: of the samples.
-        resolution: a resolution of the generator.
+        size: height and width of the stored images.
     """
 
     def __init__(
@@ -86,60 +121,41 @@ class GeneratedPool:
         describe: Callable[[Tensor], Tensor],
         count: int,
         seed: int,
-        resolution: int,
+        size: int,
     ) -> None:
-        self.count, self.seed = count, seed
-        self._generator, self._describe, self._resolution = generator, describe, resolution
+        self.count, self.seed, self.size = count, seed, size
+        self._generator, self._describe = generator, describe
         directory.mkdir(parents=True, exist_ok=True)
-        self._done = directory / f"done-{count}-{seed}-{resolution}.json"
-        done = json.loads(self._done.read_text())["count"] if self._done.exists() else 0
-        first = None if done else self._make(0)
-        if first is not None:
-            shapes = [list(a.shape[1:]) for a in first]
-            self._shapes = shapes
-        else:
-            self._shapes = json.loads(self._done.read_text())["shapes"]
-        self.latents, self.features = (
-            np.lib.format.open_memmap(
-                directory / f"{name}-{count}-{seed}-{resolution}.npy",
-                mode="r+" if done else "w+",
-                dtype=np.float16,
-                shape=(count, *shape),
-            )
-            for name, shape in zip(("latents", "features"), self._shapes, strict=True)
-        )
-        self._fill(done)
+        stem = f"{count}-{seed}-{size}"
+        self.images = _Filled(
+            directory / f"images-{stem}.npy", count, np.uint8, self._decode, "generator samples"
+        ).array
+        self.features = _Filled(
+            directory / f"features-{stem}.npy", count, np.float16, self._features, "features of the samples"
+        ).array
 
-    def _make(self, start: int) -> tuple[np.ndarray, np.ndarray]:
-        count = min(CHUNK, self.count - start)
-        seed = stable_hash(f"{self.seed}:{start}") % 2**62
+    def latents(self, start: int, stop: int) -> Tensor:
+        """W+ [stop-start,rows,512] of consecutive samples; computed, not stored, since they are quick to draw."""
+        return torch.cat([self._chunk(c) for c in range(start // CHUNK, -(-stop // CHUNK))])[start % CHUNK :][
+            : stop - start
+        ]
+
+    def _chunk(self, chunk: int) -> Tensor:
+        seed = stable_hash(f"{self.seed}:{chunk}") % 2**62
         with torch.no_grad():
-            w_plus = sample_latents(self._generator, count, seed, mixing=0.3)
-            images = torch.cat(
-                [self._generator.synthesize(w, resolution=self._resolution) for w in w_plus.split(1)]
-            ).clamp(-1, 1)
-            features = self._describe(degrade(images, seed))
-        return w_plus.cpu().numpy().astype(np.float16), features.cpu().numpy().astype(np.float16)
+            return sample_latents(self._generator, CHUNK, seed, mixing=0.3)
 
-    def _fill(self, done: int) -> None:
-        if done >= self.count:
-            return
-        with Progress(self.count, "generator samples", "images", done=done) as progress:
-            while done < self.count:
-                latents, features = self._make(done)
-                stop = done + len(latents)
-                self.latents[done:stop], self.features[done:stop] = latents, features
-                done = stop
-                progress.update(len(latents))
-                if done % (32 * CHUNK) == 0 or done == self.count:
-                    self.latents.flush()
-                    self.features.flush()
-                    write_text(self._done, json.dumps({"count": done, "shapes": self._shapes}))
+    @torch.no_grad()
+    def _decode(self, start: int, stop: int) -> np.ndarray:
+        images = [fit(self._generator.synthesize(w), self.size) for w in self.latents(start, stop).split(1)]
+        return to_image(torch.cat(images))
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents [B,rows,512] and features [B,...] of some samples, float32."""
-        rows = indices.numpy()
-        return (
-            torch.from_numpy(self.latents[rows].astype(np.float32)),
-            torch.from_numpy(self.features[rows].astype(np.float32)),
-        )
+    @torch.no_grad()
+    def _features(self, start: int, stop: int) -> np.ndarray:
+        images = to_tensor(self.images[start:stop]).to(self._generator.mean_latent.device)
+        degraded = degrade(images, stable_hash(f"degrade:{self.seed}:{start}") % 2**62)
+        return self._describe(degraded).cpu().numpy().astype(np.float16)
+
+    def all_latents(self) -> Tensor:
+        """W+ [count,rows,512] of all samples, half precision."""
+        return torch.cat([self.latents(i, min(i + 512, self.count)).half() for i in range(0, self.count, 512)])

@@ -90,10 +90,10 @@ class InverterTask(Task):
             encoder = self.inverter.encoder
             if not isinstance(encoder, SmallEncoder):
                 raise ValueError("option pool: only the preset 'small' has features that can be cached")
-            resolution = self.inverter.decode_resolution or generator.resolution
             self.pool = GeneratedPool(
-                state / "pool", generator, encoder.trunk, int(self.o["pool"]), self.seed, resolution
+                state / "pool", generator, encoder.trunk, int(self.o["pool"]), self.seed, self.inverter.size
             )
+            self.pool_latents = self.pool.all_latents()
             with torch.no_grad():
                 self.average = encoder.trunk(self.inverter.average_image)
 
@@ -103,7 +103,8 @@ class InverterTask(Task):
         out: dict[str, Tensor] = {}
         if self.pool is not None:
             rows = torch.randint(self.pool.count, (self.o["pool_batch"],), generator=source)
-            out["pool_latents"], out["pool_features"] = self.pool.batch(rows)
+            out["pool_latents"] = self.pool_latents[rows].float()
+            out["pool_features"] = torch.from_numpy(self.pool.features[rows.numpy()]).float()
         if step % self.o["image_every"] == 0:
             real = round(self.o["batch"] * self.o["real"]) if self.train_frames is not None else 0
             out |= self._generated(self.o["batch"] - real, int(torch.randint(2**40, (), generator=source)))

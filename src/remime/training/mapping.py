@@ -1,0 +1,233 @@
+"""Training of P1's mapping: self- and cross-reenactment within a batch (P1, Sec. 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from remime.encoders.inverter import decode_resolution
+from remime.encoders.restyle import fit
+from remime.generators.base import Generator
+from remime.methods import build_method
+from remime.methods.mapping import SIZE, Mapping, MeshMotionEncoder
+from remime.progress import track
+from remime.training.data import Frames, Pairs
+from remime.training.loop import Task, Updater
+from remime.training.losses import ImageLosses, centre_crop, cosface
+from remime.training.optimizers import Ranger
+
+DEFAULTS: dict[str, Any] = {
+    "batch": 8,
+    "learning_rate": 1e-5,
+    "variant": "ours",
+    "latent_batch": 0,  # further pairs per step for the latent loss, which needs no decode
+    "image_every": 1,  # steps between batches with image losses
+    "id_target": "frame",  # what g_AB is compared with: the target frame (paper) or its inversion (reference code)
+    "losses": {
+        "l2": 0.0,
+        "lpips": 0.05,
+        "id": 0.3,
+        "l2_crop": 2.0,
+        "lpips_crop": 0.3,
+        "cos": 0.0,
+        "latent": 0.0,
+    },
+}
+COS_WEIGHT = 0.1  # of the variant `cos`; the paper prints none
+VALIDATION_PAIRS = 8
+
+
+class _Trained(nn.Module):
+    def __init__(self, method: Mapping, generator: Generator | None) -> None:
+        super().__init__()
+        self.method = method
+        if generator is not None:
+            self.generator = generator
+
+
+class MappingTask(Task):
+    """E_m and M (and G in the variant ``gen``) on pairs of frames.
+
+    The term ``latent`` is ours: the output's latent against the driving frame's cached inversion, in self-reenactment. It
+    needs no decode, and lets the ``small`` preset learn on a CPU.
+
+    Args:
+        options: the flat options of stage ``train``; see ``DEFAULTS``.
+        generator: frozen unless the variant is ``gen``.
+        train: frames with latents.
+        validation: frames with latents of other identities; None: no validation data, the last checkpoint is kept.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        generator: Generator,
+        train: Frames,
+        validation: Frames | None,
+        device: torch.device,
+    ) -> None:
+        losses = {**DEFAULTS["losses"], **options.get("losses", {})}
+        self.o = {**DEFAULTS, **options, "losses": losses}
+        if self.o["variant"] == "cos" and not losses["cos"]:
+            losses["cos"] = COS_WEIGHT
+        self.device, self.generator, self.seed = device, generator, int(options["seed"])
+        self.resolution = decode_resolution(generator, SIZE)
+        method = build_method(options, generator)
+        assert isinstance(method, Mapping)
+        self.method = method.to(device)
+        tuned = self.o["variant"] == "gen"
+        if tuned:
+            # The affines, convolutions and image layers learn; the mapping network and the constant input do not.
+            for name, parameter in generator.named_parameters():
+                parameter.requires_grad_(not name.startswith(("map.", "style.", "previews.")))
+        self.module = _Trained(self.method, generator if tuned else None)
+        learned = [p for p in self.module.parameters() if p.requires_grad]
+        self.optimizers = {"main": Ranger(learned, lr=self.o["learning_rate"])}
+        self.losses = ImageLosses().to(device)
+        self.pairs = Pairs(train, self.seed)
+        self.validation = Pairs(validation, 0) if validation is not None and len(validation) else None
+        self.measured: Tensor | None = None
+        if isinstance(self.method.motion_encoder, MeshMotionEncoder) and self.o["latent_batch"]:
+            self._measure_all(train)
+        self.cached_latents: Tensor | None = None
+        if self.o["latent_batch"]:
+            everything = range(len(train))
+            self.cached_latents = torch.cat(
+                [train.latents(everything[i : i + 64]).half() for i in range(0, len(train), 64)]
+            )
+            self.spread = self.cached_latents[:512].float().std(0).mean().item()
+
+    @torch.no_grad()
+    def _measure_all(self, frames: Frames) -> None:
+        """Run the frozen mesh network once over the data; its features are all that the latent loss needs."""
+        encoder = self.method.motion_encoder
+        assert isinstance(encoder, MeshMotionEncoder)
+        parts = []
+        for start in track(range(0, len(frames), 16), "mesh of the training frames", unit="batches"):
+            images = frames.images(range(start, min(start + 16, len(frames))))
+            parts.append(encoder.measure(images.to(self.device)).cpu())
+        self.measured = torch.cat(parts)
+        if bool((encoder.mean == 0).all()):
+            encoder.mean.copy_(self.measured.mean(0))
+            encoder.spread.copy_(self.measured.std(0).clamp_min(1e-3))
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Pairs for the image losses on every ``image_every``-th step, and for the latent loss."""
+        out: dict[str, Any] = {}
+        if self.o["image_every"] and step % self.o["image_every"] == 0:
+            out["pairs"] = self._load(self.pairs, step, self.o["batch"])
+        if self.o["latent_batch"]:
+            out["latent"] = self.pairs.batch(step + 2**40, self.o["latent_batch"])
+        return out
+
+    def _load(self, pairs: Pairs, step: int, size: int) -> dict[str, Tensor]:
+        where, frames = pairs.batch(step, size), pairs.frames
+        batch = {f"image_{k}": fit(frames.images(v), SIZE) for k, v in where.items()}
+        batch |= {f"latent_{k}": frames.latents(v) for k, v in where.items()}
+        return {k: v.to(self.device) for k, v in batch.items()}
+
+    def decode(self, w_plus: Tensor) -> Tensor:
+        """Images [B,3,256,256] of W+ [B,rows,512]."""
+        return fit(self.generator.synthesize(w_plus, resolution=self.resolution), SIZE)
+
+    def training_step(self, batch: dict[str, Any], step: int, updater: Updater) -> dict[str, Any]:
+        figures: dict[str, Any] = {"loss": 0.0}
+        if "latent" in batch:
+            loss = self.o["losses"]["latent"] * self._latent_loss(batch["latent"])
+            updater.backward(loss)
+            figures["loss"] += float(loss.detach())
+            figures["latent"] = float(loss.detach())
+        if "pairs" in batch:
+            terms = self._image_terms(batch["pairs"])
+            loss = sum((self.o["losses"][k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
+            updater.backward(loss)
+            figures["loss"] += float(loss.detach())
+            figures |= {k: float(v.detach()) for k, v in terms.items()}
+        figures["norm"] = updater.step()
+        return figures
+
+    def _latent_loss(self, where: dict[str, list[int]]) -> Tensor:
+        assert self.cached_latents is not None
+        driving, target = torch.tensor(where["s_a"]), torch.tensor(where["t_a"])
+        encoder = self.method.motion_encoder
+        if self.measured is not None and isinstance(encoder, MeshMotionEncoder):
+            codes = encoder.encode(self.measured[driving].to(self.device))
+        else:
+            codes = encoder(fit(self.pairs.frames.images(where["s_a"]), SIZE).to(self.device))
+        latents = self.cached_latents.to(self.device)
+        out = self.method(latents[target].float(), codes)
+        return ((out - latents[driving].float()) / self.spread).square().mean()
+
+    def _image_terms(self, b: dict[str, Tensor]) -> dict[str, Tensor]:
+        """P1's Eq. 1–6 for (s_A → t_A) and (s_A → t_B)."""
+        weights = self.o["losses"]
+        codes = self.method.motion_encoder(b["image_s_a"])
+        both = self.decode(
+            torch.cat([self.method(b["latent_t_a"], codes), self.method(b["latent_t_b"], codes)])
+        )
+        g_aa, g_ab = both.chunk(2)
+        s_a, t_b = b["image_s_a"], b["image_t_b"]
+        if self.o["id_target"] == "inversion":
+            with torch.no_grad():
+                t_b = self.decode(b["latent_t_b"])
+        terms = {"id": self.losses.same_person(g_ab, t_b)}
+        crops = centre_crop(g_aa), centre_crop(s_a)
+        if weights["l2"]:
+            terms["l2"] = self.losses.l2(g_aa, s_a)
+        if weights["lpips"]:
+            terms["lpips"] = self.losses.perceptual(g_aa, s_a)
+        if weights["l2_crop"]:
+            terms["l2_crop"] = self.losses.l2(*crops)
+        if weights["lpips_crop"]:
+            terms["lpips_crop"] = self.losses.perceptual(*crops)
+        if weights["cos"]:
+            terms["cos"] = self._cos(codes, b["image_s_b"], g_aa, g_ab)
+        return terms
+
+    def _cos(self, z_a: Tensor, s_b: Tensor, g_aa: Tensor, g_ab: Tensor) -> Tensor:
+        encode = self.method.motion_encoder
+        z_b, z_aa, z_ab = encode(s_b), encode(g_aa), encode(g_ab)
+        flat = [F.normalize(z.flatten(1), dim=1) for z in (z_a, z_b, z_aa, z_ab)]
+        a, b, aa, ab = flat
+        per_sample = [
+            cosface(
+                torch.stack([aa[i] @ a[i], ab[i] @ a[i]]), torch.stack([aa[i] @ b[i], ab[i] @ b[i]])
+            )
+            for i in range(len(a))
+        ]
+        return torch.stack(per_sample).mean()
+
+    def validate(self) -> dict[str, float]:
+        """P1's choice of a checkpoint: expression transfer and identity on the validation split.
+
+        The expression figure is the correlation, over cross pairs, of mesh blendshapes of driving and output; identity
+        is the loss network's, since the metric's network must never choose a checkpoint that it scores.
+        """
+        from remime.faces.mesh import load_mesh
+
+        if self.validation is None:
+            return {"score": 0.0}
+        mesh = load_mesh().to(self.device)
+        moved, wanted, identities = [], [], []
+        for i in range(VALIDATION_PAIRS):
+            b = self._load(self.validation, i, 4)
+            out = self.decode(self.method(b["latent_t_b"], self.method.motion_encoder(b["image_s_a"])))
+            kept = self.decode(b["latent_t_b"])
+            moved.append(mesh(out).blendshapes.cpu().numpy())
+            wanted.append(mesh(b["image_s_a"]).blendshapes.cpu().numpy())
+            identities.append(1 - float(self.losses.same_person(out, kept)))
+        a, b_ = np.concatenate(moved), np.concatenate(wanted)
+        varied = b_.std(0) > 0.02
+        correlations = [np.corrcoef(a[:, j], b_[:, j])[0, 1] for j in np.flatnonzero(varied) if a[:, j].std() > 0]
+        expression = float(np.mean(correlations)) if correlations else 0.0
+        identity = float(np.mean(identities))
+        return {"score": -(expression + identity), "expression": expression, "identity": identity}
+
+    def tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the model file holds: the method, and the generator of the variant ``gen``."""
+        return dict(state)
