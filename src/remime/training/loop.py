@@ -8,6 +8,7 @@ losses of an uninterrupted one.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
@@ -38,7 +39,6 @@ class LoopOptions:
         ema: decay of the moving average of the parameters; 0 switches it off.
         validate_every: steps between validations; the last step is always validated.
         checkpoint_every: steps between checkpoints.
-        precision: Lightning Fabric's name, e.g. ``32-true`` or ``bf16-mixed``.
     """
 
     steps: int
@@ -47,7 +47,6 @@ class LoopOptions:
     ema: float = 0.0
     validate_every: int = 500
     checkpoint_every: int = 100
-    precision: str = "32-true"
 
 
 class Task(ABC):
@@ -153,9 +152,10 @@ def train(
         state: directory for checkpoints; survives a kill at any moment.
         digest: identifies data, task and options; a state with another one is from another run and not used.
         label: shown with the progress.
-        fabric: a Lightning Fabric that set the task's modules up, or None for plain single-process training.
+        fabric: a launched Lightning Fabric, for its precision; None for plain float32.
     """
     updater = Updater(task, options, fabric.backward if fabric is not None else torch.Tensor.backward)
+    autocast = fabric.autocast if fabric is not None else contextlib.nullcontext
     saved = load_state(state, digest)
     best, history, elapsed, start = _Best(), [], 0.0, 0
     average = _copy(task.module) if options.ema else None
@@ -210,7 +210,9 @@ def train(
     with Progress(options.steps, label, "steps", done=start) as progress:
         for step in range(start, options.steps):
             torch.manual_seed(stable_hash(f"{options.seed}:{step}") % 2**63)
-            figures = task.training_step(task.batch(step), step, updater)
+            batch = task.batch(step)
+            with autocast():
+                figures = task.training_step(batch, step, updater)
             record(step + 1, "train", figures)
             if average is not None:
                 with torch.no_grad():

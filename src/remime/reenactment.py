@@ -1,0 +1,101 @@
+"""Reenactment as a stream: aligned driving frames in, frames of the target out. Used by the workflow and the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from remime.encoders.restyle import ReStyle, fit
+from remime.generators.base import Generator
+from remime.methods import Driving, Identity, Method
+from remime.shards import stable_hash
+from remime.training.data import to_image, to_tensor
+
+FLIPS = 16  # frames per clip whose mirror images are inverted for the mean latent of the linear baseline
+RANDOM_TRUNCATION = 0.7
+
+
+def invert(inverter: ReStyle, images: NDArray[np.uint8], batch: int = 8) -> Tensor:
+    """W+ [n, rows, 512] of aligned frames uint8 [n, R, R, 3]."""
+    device = inverter.latent_avg.device
+    parts = []
+    for start in range(0, len(images), batch):
+        parts.append(inverter.invert(to_tensor(images[start : start + batch]).to(device), batch))
+    return torch.cat(parts)
+
+
+def mean_latent(inverter: ReStyle, images: NDArray[np.uint8], latents: Tensor) -> Tensor:
+    """The mean latent [rows, 512] of a clip's frames and of their horizontal flips (P1, Sec. 4.1).
+
+    Args:
+        inverter: for the flips.
+        images: some of the clip's aligned frames, uint8 [n, R, R, 3]; at most ``FLIPS`` evenly spaced ones are used.
+        latents: [m, rows, 512], those of all frames that were inverted.
+    """
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(FLIPS, len(images))).round().astype(int))
+    flipped = invert(inverter, np.ascontiguousarray(images[chosen, :, ::-1]))
+    return (latents.mean(0) + flipped.mean(0)) / 2
+
+
+@torch.no_grad()
+def random_face(generator: Generator, seed: int, size: int) -> NDArray[np.uint8]:
+    """The frame uint8 [size, size, 3] of a random identity: z → w (truncated) → G."""
+    source = torch.Generator().manual_seed(stable_hash(f"random:{seed}") % 2**62)
+    z = torch.randn(1, 512, generator=source).to(generator.mean_latent)
+    w = generator.truncate(generator.mapping(z), RANDOM_TRUNCATION)
+    return to_image(fit(generator.synthesize(generator.broadcast(w)), size))[0]
+
+
+class Reenactor:
+    """A method with its generator, ready to make frames.
+
+    Args:
+        generator: decodes.
+        method: moves.
+        resolution: height and width of the output; decoded at the next resolution that the generator has.
+        batch: frames per pass through the method.
+    """
+
+    def __init__(self, generator: Generator, method: Method, resolution: int, batch: int = 8) -> None:
+        self.generator, self.method, self.resolution, self.batch = generator, method, resolution, batch
+        self.device = generator.mean_latent.device
+        self.decode_at = next((r for r in generator.resolutions if r >= resolution), generator.resolution)
+        # One image at a time is fastest on a CPU; a GPU wants the whole batch.
+        self.decode_batch = batch if self.device.type == "cuda" else 1
+
+    @torch.inference_mode()
+    def decode(self, w_plus: Tensor) -> Iterator[NDArray[np.uint8]]:
+        """Frames uint8 [resolution, resolution, 3] of W+ [B, rows, 512]."""
+        for part in w_plus.split(self.decode_batch):
+            images = fit(self.generator.synthesize(part, resolution=self.decode_at), self.resolution)
+            yield from to_image(images)
+
+    def frames(
+        self,
+        identity: Identity,
+        images: Iterable[NDArray[np.uint8]],
+        latents: Iterable[Tensor] | None = None,
+        driving: Driving | None = None,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """The target with the motion of a stream of aligned driving frames, one frame out for each in.
+
+        Args:
+            identity: from ``method.identify``.
+            images: uint8 [R, R, 3] each.
+            latents: their inversions [rows, 512], when the method needs them.
+            driving: what is known of the whole clip, when the method needs it.
+        """
+        stream, companions = iter(images), iter(latents) if latents is not None else None
+        while chunk := list(islice(stream, self.batch)):
+            with torch.inference_mode():
+                tensor = to_tensor(np.stack(chunk)).to(self.device)
+                known = None
+                if companions is not None:
+                    known = torch.stack(list(islice(companions, len(chunk)))).to(self.device)
+                w_plus = self.method.drive(identity, tensor, known, driving)
+            yield from self.decode(w_plus)

@@ -1,0 +1,235 @@
+"""Train an inverter or a method, from scratch or from a shipped model, and write its card."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from remime.errors import InputError
+from remime.files import sha256, write_text
+from remime.stages import Dataset, add_datasets, entry, stage_parser
+from remime.versions import STAGES, __version__
+
+OPTIONS: dict[str, Any] = {
+    "generator": "mobile-ffhq",
+    "preset": "small",
+    "variant": "ours",
+    "seed": 0,
+    "steps": 0,
+    "clip": 1.0,
+    "ema": 0.0,
+    "precision": "32-true",
+    "validate_every": 500,
+    "checkpoint_every": 100,
+}
+_LOOP = ("steps", "seed", "clip", "ema", "validate_every", "checkpoint_every")
+# What a model must be told to be built again; the rest of the options is about training it.
+_STRUCTURE = ("method", "preset", "variant", "inverter", "iterations", "size", "width", "rank", "spread")
+
+
+def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device: Any) -> Any:
+    from remime.generators import load_generator
+    from remime.training.data import indexed_frames, selected_frames
+
+    options = dict(o)
+    if options["kind"] == "preview":
+        from remime.generators.mobile import MobileGenerator
+        from remime.training.preview import PreviewTask
+
+        plain = load_generator(options["generator"], previews=False).to(device)
+        assert isinstance(plain, MobileGenerator)
+        return PreviewTask(
+            plain, options["resolutions"], options["batch"], options["learning_rate"], options["seed"]
+        )
+    generator = load_generator(options["generator"]).to(device)
+    if options["kind"] == "inverter":
+        from remime.training.inverters import InverterTask
+
+        frames = [selected_frames(datasets, split) if datasets else None for split in ("train", "val")]
+        return InverterTask(options, generator, frames[0], frames[1], state, device)
+    if options["kind"] == "method" and options["method"] == "mapping":
+        from remime.training.mapping import MappingTask
+
+        sets = [indexed_frames(datasets, options["inverter"], split) for split in ("train", "val")]
+        return MappingTask(options, generator, sets[0], sets[1], device)
+    raise InputError("train", f"cannot train {options.get('method')!r}", "method: restyle-psp, restyle-e4e, mapping")
+
+
+def _untrained(o: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of a network that is neither initialised from a file nor trained."""
+    from remime.generators import load_generator
+
+    generator = load_generator(o["generator"])
+    if o["kind"] == "inverter":
+        from remime.encoders.inverter import build_inverter
+
+        state = build_inverter(dict(o), generator).state_dict()
+        return {k: v for k, v in state.items() if not k.startswith("generator.")}
+    from remime.methods import build_method
+
+    return {f"method.{k}": v for k, v in build_method(dict(o), generator).state_dict().items()}
+
+
+def run(
+    name: str,
+    output: Path,
+    history: Path,
+    card: Path,
+    state: Path,
+    options: Mapping[str, Any],
+    datasets: Sequence[Dataset] = (),
+    init: Path | None = None,
+    inverter: Path | None = None,
+    devices: int = 1,
+    half: bool = False,
+) -> dict[str, Any]:
+    """Train and write a model; returns its description.
+
+    Args:
+        name: of the model, for progress and card.
+        output: its safetensors file.
+        history: table of all figures over time.
+        card: Markdown.
+        state: directory from which a killed training resumes; removed at the end.
+        options: the flat options; see ``OPTIONS`` and the defaults of the tasks.
+        datasets: training and validation data.
+        init: a model to start from.
+        inverter: the model whose latents the index tables hold (methods).
+        devices: GPUs asked for; without one the CPU is used.
+        half: store in half precision.
+
+    Raises:
+        InputError: data, init or options do not fit.
+    """
+    from remime.models import load_model, save_model
+    from remime.tables import write_table
+
+    o = {**OPTIONS, **options}
+    start = load_model(init, None if o["kind"] == "preview" else o["kind"]) if init is not None else None
+    description = {
+        "kind": o["kind"],
+        "name": name,
+        "method": o.get("method", o["kind"]),
+        "preset": o["preset"],
+        "generator": o["generator"],
+        "options": {k: o[k] for k in _STRUCTURE if k in o},
+        "training": list(start.meta.get("training", [])) if start is not None else [],
+    }
+    if start is not None:
+        description["options"] = {**start.meta["options"], **description["options"]}
+    rows: list[dict[str, Any]] = []
+    if o["steps"]:
+        result, note = _train(name, o, datasets, state, start, inverter)
+        tensors, rows = result.tensors, result.history
+        description["training"].append(note)
+    else:
+        tensors = start.tensors if start is not None else _untrained(o)
+    save_model(output, tensors, description, half)
+    write_table(history, "history", rows, model=name)
+    write_text(card, render_card(description))
+    shutil.rmtree(state, ignore_errors=True)
+    return description
+
+
+def _train(
+    name: str, o: dict[str, Any], datasets: Sequence[Dataset], state: Path, start: Any, inverter: Path | None
+) -> tuple[Any, dict[str, Any]]:
+    import torch
+    from lightning_fabric import Fabric
+
+    from remime.runtime import keep_freed_memory
+    from remime.training.loop import LoopOptions, Result, train
+    from remime.training.state import digest_of
+
+    keep_freed_memory()
+    fabric = Fabric(accelerator="auto", devices=1, precision=o["precision"])
+    fabric.launch()
+    torch.manual_seed(o["seed"])
+    task = _task(o, datasets, state, fabric.device)
+    if start is not None:
+        _initialise(task.module, start)
+    digest = digest_of(
+        o,
+        STAGES["train"],
+        sha256(inverter) if inverter is not None else "",
+        sorted(start.meta.items()) if start is not None else "",
+        [d.argument() for d in datasets],
+    )
+    loop = LoopOptions(**{k: o[k] for k in _LOOP})
+    result = train(task, loop, state, digest, f"train {name}", fabric)
+    kept = task.tensors(result.tensors) if hasattr(task, "tensors") else result.tensors
+    note = {
+        "datasets": [d.name for d in datasets],
+        "steps": o["steps"],
+        "best_step": result.step,
+        "seed": o["seed"],
+        "hardware": torch.cuda.get_device_name() if fabric.device.type == "cuda" else f"CPU ({platform.machine()})",
+        "seconds": round(max((r["seconds"] for r in result.history), default=0.0)),
+        "options": {k: v for k, v in o.items() if k not in _STRUCTURE},
+        "metrics": {k: round(v, 5) for k, v in result.metrics.items()},
+        "remime": __version__,
+    }
+    return Result(kept, result.step, result.metrics, result.history, result.resumed_from), note
+
+
+def _initialise(module: Any, start: Any) -> None:
+    """Copy what a model file has into a module to be trained; what it lacks keeps its own start."""
+    own = module.state_dict()
+    unknown = [k for k in start.tensors if k not in own and k != "latent_avg"]
+    wrong = [k for k, v in start.tensors.items() if k in own and own[k].shape != v.shape]
+    if unknown or wrong:
+        raise InputError(
+            "init", f"does not fit this network: {', '.join([*unknown, *wrong][:5])}", "use the preset it was trained with"
+        )
+    module.load_state_dict({**own, **{k: v for k, v in start.tensors.items() if k in own}})
+
+
+def render_card(description: Mapping[str, Any]) -> str:
+    """A model card in Markdown: what it is, and every training run that led to it."""
+    lines = [
+        f"# {description['name']}",
+        "",
+        f"- kind: {description['kind']}, method {description['method']}, preset {description['preset']}",
+        f"- generator: {description['generator']}",
+        "- structure: " + ", ".join(f"{k} {v}" for k, v in sorted(description["options"].items())),
+        "",
+    ]
+    if not description["training"]:
+        lines.append("Not trained: its weights are random.")
+    for number, note in enumerate(description["training"], 1):
+        lines += [
+            f"## Training run {number}",
+            "",
+            f"- data: {', '.join(note['datasets']) or 'generator samples'}",
+            f"- steps: {note['steps']} (kept: step {note['best_step']}), seed {note['seed']}",
+            f"- hardware: {note['hardware']}, {note['seconds'] / 60:.0f} min",
+            "- validation: " + ", ".join(f"{k} {v:.4g}" for k, v in note["metrics"].items()),
+            "- options: " + ", ".join(f"{k} {v}" for k, v in sorted(note["options"].items())),
+            "",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = stage_parser("train", __doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--history", type=Path, required=True)
+    parser.add_argument("--card", type=Path, required=True)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--init", type=Path)
+    parser.add_argument("--inverter", type=Path)
+    parser.add_argument("--half", action="store_true", help="store the model in half precision")
+    add_datasets(parser, required=False)
+    a = parser.parse_args(argv)
+    run(
+        a.name, a.output, a.history, a.card, a.state, a.options, a.datasets, a.init, a.inverter, a.devices, a.half
+    )
+
+
+if __name__ == "__main__":
+    entry(main)
