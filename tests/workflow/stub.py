@@ -1,0 +1,36 @@
+"""Stands in for ``python -m remime.stages.NAME``: writes every output at once, with a digest of what went in.
+
+A changed option or a changed input file changes all outputs, like the real stages; nothing is computed.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+REAL = ("manifest", "split")
+OUTPUTS = ("--output", "--status", "--history", "--card", "--features", "--csv", "--tables")
+FOLDERS = ("reenact", "figures", "sheet")
+
+
+def main() -> None:
+    """Behave like the interpreter that the workflow calls."""
+    stage, arguments = sys.argv[2].removeprefix("remime.stages."), sys.argv[3:]
+    if stage in REAL:
+        os.execv(os.environ["REAL_PYTHON"], [os.environ["REAL_PYTHON"], *sys.argv[1:]])
+    outputs = {f: Path(v) for f, v in zip(arguments, arguments[1:], strict=False) if f in OUTPUTS}
+    digest = hashlib.sha256(repr((stage, arguments)).encode())
+    for value in arguments:
+        if Path(value).is_file() and Path(value) not in outputs.values():
+            digest.update(Path(value).read_bytes())
+    for flag, path in outputs.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if flag == "--output" and stage in FOLDERS:
+            path.mkdir(exist_ok=True)
+            path = path / "file.svg"
+        path.write_text(digest.hexdigest())
+        if stage == "weights":
+            path.with_suffix(".json").write_text("{}")
+
+
+main()

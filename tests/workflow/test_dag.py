@@ -1,0 +1,167 @@
+"""What the workflow plans: everything at first, nothing the second time, and only what a change touches."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from remime.shards import shard_name, shard_of
+from tests.workflow.project import ROOT, Project, small_config
+
+SHARDS = 4
+FILES = [f"person-{i}/clip.mp4" for i in range(6)]
+
+
+def add_clip(folder: Path, name: str) -> None:
+    path = folder / "clips" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(name.encode())
+
+
+def folder_config(shards: int = SHARDS) -> dict[str, Any]:
+    return small_config(
+        mine={"source": "folder", "path": "clips", "shards": shards}, puppets={"source": "puppets", "shards": 2}
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that ran to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name in FILES:
+        add_clip(folder, name)
+    Project(folder, folder_config()).run()
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Project:
+    """A copy of the finished project, free to be changed."""
+    copy = Project(tmp_path / "copy", {}) if (tmp_path / "copy").mkdir() is None else None
+    assert copy is not None
+    copy.configure(folder_config())
+    for name in ("results", "resources", "clips", ".snakemake", "models"):
+        shutil.copytree(finished / name, copy.folder / name, dirs_exist_ok=True, symlinks=True)
+    return copy
+
+
+def test_default_configuration_reaches_every_rule(tmp_path: Path) -> None:
+    project = Project(tmp_path, yaml.safe_load((ROOT / "config.yaml").read_text()))
+    written = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    rules = set(re.findall(r"^rule (\w+):", written, re.MULTILINE)) | {"split_samples", "split_puppets"}
+    assert set(project.plan()) == rules
+
+
+def test_a_second_run_plans_nothing(project: Project) -> None:
+    assert project.plan() == {}
+
+
+def test_a_new_clip_reruns_one_shard_and_what_gathers_it(project: Project) -> None:
+    add_clip(project.folder, "person-new/clip.mp4")
+    project.snakemake("--quiet", "all", "--", "shards")
+    shard = shard_name(shard_of("person-new/clip.mp4", SHARDS), SHARDS)
+    assert "person-new" in (project.folder / f"results/mine/shards/{shard}/clips.tsv").read_text()
+    plan = project.plan()
+    one_shard = {"align": 1, "measure": 1, "select": 1, "invert": 2, "index": 2}
+    gathered = {"train": 1, "plan": 2, "reenact": 4, "score": 4, "sheet": 2}
+    assert plan == one_shard | gathered | {"summarize": 1, "figures": 1, "report": 1}
+    assert f"results/mine/aligned/{shard}.h5" in project.snakemake("--dry-run")
+
+
+def test_a_changed_and_a_removed_clip_rerun_their_shards(project: Project) -> None:
+    changed, removed = FILES[0], FILES[1]
+    shards = {shard_of(name, SHARDS) for name in (changed, removed)}
+    path = project.folder / "clips" / changed
+    path.write_bytes(b"other bytes")
+    (project.folder / "clips" / removed).unlink()
+    project.snakemake("--quiet", "all", "--", "shards")
+    assert project.plan()["align"] == len(shards)
+
+
+def test_touched_lists_rerun_nothing(project: Project) -> None:
+    later = time.time() + 60
+    for path in (project.folder / "results/mine/shards").rglob("clips.tsv"):
+        os.utime(path, (later, later))
+    assert project.plan() == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "rerun"),
+    [
+        pytest.param({"datasets": {"unused": {"source": "puppets", "shards": 3}}}, set(), id="unused dataset"),
+        pytest.param({"report": {"title": "Another"}}, {"report"}, id="title"),
+        pytest.param({"sheet": {"videos": 1}}, {"sheet", "report"}, id="sheet"),
+        pytest.param({"summarize": {"bootstrap": 10}}, {"summarize", "figures", "report"}, id="bootstrap"),
+    ],
+)
+def test_a_key_reruns_only_what_uses_it(project: Project, change: dict[str, Any], rerun: set[str]) -> None:
+    config = folder_config()
+    for key, value in change.items():
+        config[key] = config.get(key, {}) | value
+    project.configure(config)
+    assert set(project.plan()) == rerun
+
+
+def test_an_override_of_one_dataset_leaves_the_others(project: Project) -> None:
+    config = folder_config()
+    config["datasets"]["puppets"]["align"] = {"max_gap": 2}
+    project.configure(config)
+    plan = project.plan()
+    assert (plan["align"], plan["invert"]) == (2, 2)
+    assert "collect" not in plan
+
+
+def test_a_raised_stage_version_reruns_the_stage(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (ROOT / "src/remime/versions.py").read_text()
+    (project.folder / "src").unlink()
+    shutil.copytree(ROOT / "src", project.folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (project.folder / "src/remime/versions.py").write_text(source.replace('"select": ', '"select": 9'))
+    monkeypatch.setenv("PYTHONPATH", str(project.folder / "src"))
+    plan = project.plan()
+    assert plan["select"] == SHARDS + 2
+    assert not {"align", "measure", "collect"} & set(plan)
+
+
+def test_many_shards_need_few_jobs(tmp_path: Path) -> None:
+    add_clip(tmp_path, "a/clip.mp4")
+    config = folder_config(shards=1024)
+    config["models"] = {"linear-psp": config["models"]["linear-psp"]}
+    config["protocols"] = {"cross": config["protocols"]["cross"]}
+    start = time.monotonic()
+    plan = Project(tmp_path, config).plan()
+    print(f"planned {sum(plan.values())} jobs in {time.monotonic() - start:.1f} s")
+    assert {plan[rule] for rule in ("align", "measure", "select", "invert")} == {1024}
+    assert sum(plan.values()) < 4.1 * 1024
+
+
+def test_a_wrong_configuration_is_reported_without_a_traceback(tmp_path: Path) -> None:
+    project = Project(tmp_path, {"seed": "one", "aling": {}, **folder_config()})
+    add_clip(tmp_path, "a/clip.mp4")
+    done = project.attempt("--dry-run")
+    assert done.returncode != 0
+    assert "seed: 'one' is text; allowed: a whole number" in done.stdout
+    assert "aling: unknown key" in done.stdout
+    assert "did you mean 'align'?" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_failed_stage_keeps_what_others_computed(tmp_path: Path) -> None:
+    """A second run does only what the first one could not."""
+    for name in FILES:
+        add_clip(tmp_path, name)
+    project = Project(tmp_path, folder_config())
+    stub = project.folder / "bin" / "python"
+    working = stub.read_text()
+    stub.write_text(working.replace("exec", 'case "$2" in *.measure) exit 1;; esac; exec'))
+    assert project.attempt("--quiet", "all", "--retries", "0").returncode != 0
+    stub.write_text(working)
+    plan = project.plan()
+    assert plan["measure"] == SHARDS + 2
+    assert not {"align", "collect", "weights", "manifest"} & set(plan)
