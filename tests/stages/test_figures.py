@@ -37,13 +37,33 @@ def world(tmp_path_factory):
     return benchmark, out / "m.parquet"
 
 
-def draw(world, tmp_path, histories=(), speeds=None):
+HISTORY = [
+    {"step": s, "split": split, "name": name, "value": value, "seconds": 0.1 * s}
+    for s in range(100)
+    for split, name, value in (("train", "loss_id", 1 / (s + 1)), ("val", "fl_corr", s / 100))
+]
+
+
+def draw(world, root, **inputs):
     benchmark, metrics = world
-    output = tmp_path / "figures"
-    captions = figures.run(metrics, [benchmark], list(histories), speeds, output, OPTIONS)
-    assert json.loads((output / "figures.json").read_text()) == captions
-    assert {path.name for path in output.iterdir()} == {*captions, "figures.json"}
-    return captions, output
+    given = {"histories": [], "speeds": None, **inputs}
+    return figures.run(metrics, [benchmark], given["histories"], given["speeds"], root / "figures", OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def drawn(world, tmp_path_factory):
+    """All plots that there are, and their captions."""
+    root = tmp_path_factory.mktemp("drawn")
+    history = root / "models" / "mapping" / "history.parquet"
+    write_table(history, "history", [*HISTORY, {"step": 100, "split": "train", "name": "loss_id"}])
+    for name, seconds in (("align/0.tsv", "3.5"), ("align/a/1.tsv", "4.0"), ("plan.tsv", "-")):
+        path = root / "speed" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:04\t120.5\n")
+    (root / "figures").mkdir()
+    (root / "figures" / "old.svg").write_text("x")
+    captions = draw(world, root, histories=[history], speeds=root / "speed")
+    return captions, root / "figures"
 
 
 def texts(path) -> str:
@@ -51,8 +71,16 @@ def texts(path) -> str:
     return " ".join("".join(node.itertext()) for node in tree.iter("{http://www.w3.org/2000/svg}text"))
 
 
-def test_every_metric_has_a_plot_with_models_and_caption(world, tmp_path):
-    captions, output = draw(world, tmp_path)
+def test_files_and_captions_belong_together_and_old_ones_are_gone(drawn):
+    captions, output = drawn
+    assert json.loads((output / "figures.json").read_text()) == captions
+    assert {path.name for path in output.iterdir()} == {*captions, "figures.json"}
+    for name in captions:
+        assert texts(output / name)
+
+
+def test_every_metric_has_a_plot_with_models_and_caption(drawn):
+    captions, output = drawn
     assert {"cross_pose_mae.svg", "cross_csim.svg", "cross_fl_corr.svg", "cross_motion.svg"} <= set(captions)
     shown = texts(output / "cross_pose_mae.svg")
     assert "linear" in shown
@@ -61,64 +89,41 @@ def test_every_metric_has_a_plot_with_models_and_caption(world, tmp_path):
     assert "inversion" in texts(output / "cross_csim.svg")
 
 
-def test_svg_has_no_background_and_no_black_text(world, tmp_path):
-    _, output = draw(world, tmp_path)
-    text = (output / "cross_pose_mae.svg").read_text()
+def test_svg_has_no_background_and_no_black_text(drawn):
+    text = (drawn[1] / "cross_pose_mae.svg").read_text()
     assert "#ffffff" not in text
-    assert all("fill: #7b7b7b" in line for line in text.splitlines() if "<text " in line and "style=" in line)
+    lines = [line for line in text.splitlines() if "<text " in line and "style=" in line]
+    assert lines
+    assert all("fill: #7b7b7b" in line for line in lines)
 
 
-def test_same_data_same_bytes(world, tmp_path):
-    _, one = draw(world, tmp_path / "a")
-    _, two = draw(world, tmp_path / "b")
-    for path in one.iterdir():
-        assert path.read_bytes() == (two / path.name).read_bytes()
-
-
-def test_training_curves_of_every_history(world, tmp_path):
-    path = tmp_path / "models" / "mapping" / "history.parquet"
-    rows = [
-        {"step": s, "split": split, "name": name, "value": value, "seconds": 0.1 * s}
-        for s in range(100)
-        for split, name, value in (("train", "loss_id", 1 / (s + 1)), ("val", "fl_corr", s / 100))
-    ]
-    rows.append({"step": 100, "split": "train", "name": "loss_id", "value": None})
-    write_table(path, "history", rows)
-    captions, output = draw(world, tmp_path, [path])
+def test_training_curves(drawn):
+    captions, output = drawn
     assert "up to step 99" in captions["training_mapping.svg"]
     assert "loss_id" in texts(output / "training_mapping.svg")
 
 
-def test_empty_history_and_absent_speeds_give_no_plot(world, tmp_path):
-    path = tmp_path / "models" / "x" / "history.parquet"
-    write_table(path, "history", [])
-    captions, _ = draw(world, tmp_path, [path], tmp_path / "nowhere")
-    assert not {name for name in captions if name.startswith(("training", "speed"))}
-
-
-def test_speed_is_summed_over_the_jobs_of_a_rule(world, tmp_path):
-    folder = tmp_path / "speed"
-    for name, seconds in (("align/0.tsv", "3.5"), ("align/1.tsv", "4.0"), ("plan.tsv", "-")):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:04\t120.5\n")
-    assert figures.read_speeds(folder)["align"] == (7.5, 120.5, 2)
-    captions, output = draw(world, tmp_path, speeds=folder)
+def test_speed_is_summed_over_the_jobs_of_a_rule(drawn):
+    captions, output = drawn
+    assert figures.read_speeds(output.parent / "speed")["align"] == (7.5, 120.5, 2)
     assert "speed.svg" in captions
     assert "7.5 s, 2 jobs, 120 MB" in texts(output / "speed.svg")
 
 
-def test_old_figures_go(world, tmp_path):
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "old.svg").write_text("x")
-    captions, _ = draw(world, tmp_path)
-    assert "old.svg" not in captions
+def test_same_data_same_bytes_whatever_else_is_missing(world, drawn, tmp_path):
+    empty = tmp_path / "models" / "x" / "history.parquet"
+    write_table(empty, "history", [])
+    captions = draw(world, tmp_path, histories=[empty], speeds=tmp_path / "nowhere")
+    assert not {name for name in captions if name.startswith(("training", "speed"))}
+    for name in captions:
+        assert (tmp_path / "figures" / name).read_bytes() == (drawn[1] / name).read_bytes()
 
 
 def test_failure_leaves_the_old_figures_and_nothing_else(world, tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.svg").write_text("x")
     with pytest.raises(InputError):
-        draw(world, tmp_path, [tmp_path / "missing" / "history.parquet"])
+        draw(world, tmp_path, histories=[tmp_path / "missing" / "history.parquet"])
     assert [path.name for path in tmp_path.iterdir()] == ["figures"]
     assert (tmp_path / "figures" / "old.svg").exists()
 

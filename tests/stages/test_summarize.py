@@ -1,6 +1,7 @@
 """The summary: values, intervals, the ceiling, and the papers' tables, from score tables written here."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -165,6 +166,15 @@ def test_names_cannot_break_a_table(tmp_path, folders):
     models = {"linear-psp": MODELS["linear-psp"], "a|b <i>": MODELS["mapping"]}
     _, _, text = run(tmp_path, folders, models=models)
     assert "a\\|b \\<i\\>" in text
+
+
+def test_protocol_with_its_own_models_has_only_those(tmp_path, folders):
+    shutil.rmtree(folders[1] / "linear-psp")
+    protocols = {**PROTOCOLS, "self": {**PROTOCOLS["self"], "models": ["linear-e4e", "mapping"]}}
+    index, _, text = run(tmp_path, folders, protocols=protocols)
+    assert {model for benchmark, model, _ in index if benchmark == "self"} >= {"linear-e4e", "mapping"}
+    assert not any(key[:2] == ("self", "linear-psp") for key in index)
+    assert "Paired differences to linear-e4e" in text
 
 
 def test_scores_of_two_definitions_are_refused(tmp_path, folders):

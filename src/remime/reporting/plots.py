@@ -50,7 +50,7 @@ def style():
 
 def save(figure: Figure, path: Path) -> None:
     """Write an SVG that is the same whenever its data are."""
-    figure.savefig(path, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
 
 
 def intervals(
@@ -67,7 +67,7 @@ def intervals(
         label: of the axis.
         ceiling: a value that nothing can pass, drawn as a line.
     """
-    figure = Figure(figsize=(6.4, 0.9 + 0.42 * len(rows)))
+    figure = Figure(figsize=(6.4, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
         colour = COLOURS[place % len(COLOURS)]
@@ -131,7 +131,7 @@ def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, colour
 
 def bars(names: Sequence[str], values: Sequence[float], labels: Sequence[str], title: str) -> Figure:
     """Horizontal bars with a label each."""
-    figure = Figure(figsize=(6.4, 0.7 + 0.28 * len(names)))
+    figure = Figure(figsize=(6.4, 0.7 + 0.28 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(range(len(names)), values, color=COLOURS[0], alpha=0.8, height=0.7)
     for place, (value, label) in enumerate(zip(values, labels, strict=True)):

@@ -45,11 +45,19 @@ class Value:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark's folder and what the configuration says about it."""
+    """A benchmark's folder and what the configuration says about it.
+
+    Args:
+        folder: ``results/benchmarks/{name}``.
+        protocol: cross or self.
+        batches: into how many batches its pairs are divided.
+        models: whose results it holds; empty: those of all models.
+    """
 
     folder: Path
     protocol: str
     batches: int
+    models: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -71,19 +79,21 @@ def benchmarks(folders: Iterable[Path], protocols: Mapping[str, Mapping[str, Any
 
     Args:
         folders: ``results/benchmarks/{name}``.
-        protocols: name → ``protocol`` (cross or self) and ``batches``.
+        protocols: name → ``protocol`` (cross or self), ``batches`` and, if not all, ``models``.
     """
     found = []
     for folder in folders:
         entry = protocols.get(folder.name)
         if entry is None:
             raise InputError(folder, "is not among the protocols", f"known: {', '.join(protocols)}")
-        found.append(Benchmark(folder, str(entry.get("protocol", "cross")), int(entry.get("batches", 1))))
+        models = tuple(entry.get("models") or ())
+        kind, batches = str(entry.get("protocol", "cross")), int(entry.get("batches", 1))
+        found.append(Benchmark(folder, kind, batches, models))
     return found
 
 
 def read_values(benchmark: Benchmark, models: Iterable[str]) -> list[Value]:
-    """The clip values of all models, in the order of models, pairs and metrics.
+    """The clip values of those models that take part, in the order of models, pairs and metrics.
 
     Raises:
         InputError: scores are missing.
@@ -91,7 +101,7 @@ def read_values(benchmark: Benchmark, models: Iterable[str]) -> list[Value]:
     """
     pairs = benchmark.pairs()
     values: list[Value] = []
-    for model in models:
+    for model in models if not benchmark.models else [m for m in models if m in benchmark.models]:
         paths = [
             benchmark.folder / model / "scores" / f"{name}.parquet" for name in shard_names(benchmark.batches)
         ]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from remime.errors import InputError
 from remime.files import write_text
 from remime.metrics.expression import signals as landmark_signals
-from remime.metrics.registry import METRICS
+from remime.metrics.registry import METRICS, SIGNALS
 from remime.progress import Progress
 from remime.reporting import plots
 from remime.reporting.folders import atomic_folder
@@ -25,10 +25,11 @@ from remime.tables import read_table
 
 OPTIONS: dict[str, Any] = {"models": {}, "protocols": {}, "confidence": 0.95}
 
+# The parts of fl_corr and the counts stand in the tables; the ceiling is a line in the plot of csim.
 _DRAWN = tuple(
     name
     for name, metric in METRICS.items()
-    if metric.higher_is_better is not None and name != "inversion_csim"
+    if metric.higher_is_better is not None and name not in (*SIGNALS, "inversion_csim")
 )
 
 
@@ -160,8 +161,9 @@ def _all(
         dict.fromkeys(row["model"] for row in rows if not row["model"].startswith(CEILING))
     )
     for benchmark in benchmarks(folders, options["protocols"]):
-        yield from metric_plots(benchmark, rows, read_values(benchmark, models), options["confidence"])
-        yield motion_plot(benchmark, models)
+        values = read_values(benchmark, models)
+        yield from metric_plots(benchmark, rows, values, options["confidence"])
+        yield motion_plot(benchmark, list(dict.fromkeys(v.model for v in values)))
     for path in histories:
         yield training_plot(path)
     if speeds is not None and speeds.is_dir():

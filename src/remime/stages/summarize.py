@@ -47,9 +47,11 @@ def _section(
     options: Mapping[str, Any],
     resampling: Resampling,
 ) -> str:
-    base = baseline(options["models"])
-    found = differences(values, list(options["models"]), base, _COMPARED, resampling)
-    return text.benchmark_section(benchmark.name, benchmark.protocol, rows, options["models"], found, base)
+    present = {v.model for v in values}
+    models = {name: entry for name, entry in options["models"].items() if name in present}
+    base = baseline(models)
+    found = differences(values, list(models), base, _COMPARED, resampling)
+    return text.benchmark_section(benchmark.name, benchmark.protocol, rows, models, found, base)
 
 
 def run(folders: Sequence[Path], output: Path, table: Path, tables: Path, options: Mapping[str, Any]) -> int:
