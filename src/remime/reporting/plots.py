@@ -105,15 +105,16 @@ def curves(history: Mapping[tuple[str, str], tuple[ArrayLike, ArrayLike]]) -> Fi
         history: (split, name) → steps, values.
     """
     names = sorted({name for _, name in history})
+    colours = dict(zip(sorted({split for split, _ in history}), COLOURS, strict=False))
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(3.1 * columns, 2.1 * rows), layout="constrained")
     for place, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, place + 1)
-        for colour, split in zip(COLOURS, sorted({s for s, n in history if n == name}), strict=False):
+        for split in [s for s in colours if (s, name) in history]:
             steps, values = (np.asarray(x, dtype=float) for x in history[split, name])
             finite = np.isfinite(values)
-            _curve(axes, steps[finite], values[finite], split, colour)
+            _curve(axes, steps[finite], values[finite], split, colours[split])
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.legend(fontsize=7, handlelength=1)
