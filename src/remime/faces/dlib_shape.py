@@ -40,10 +40,10 @@ class ShapePredictor(nn.Module):
         self.depth = depth
         nodes = (levels, trees, 2**depth - 1)
         self.register_buffer("initial_shape", torch.zeros(points, 2))
-        self.register_buffer("anchor", torch.zeros(levels, pixels, dtype=torch.int32))
+        self.register_buffer("anchor", torch.zeros(levels, pixels, dtype=torch.long))
         self.register_buffer("delta", torch.zeros(levels, pixels, 2))
-        self.register_buffer("split_first", torch.zeros(nodes, dtype=torch.int32))
-        self.register_buffer("split_second", torch.zeros(nodes, dtype=torch.int32))
+        self.register_buffer("split_first", torch.zeros(nodes, dtype=torch.long))
+        self.register_buffer("split_second", torch.zeros(nodes, dtype=torch.long))
         self.register_buffer("split_threshold", torch.zeros(nodes))
         self.register_buffer("leaf_values", torch.zeros(levels, trees, 2**depth, points, 2))
         self.eval()
@@ -82,13 +82,14 @@ class ShapePredictor(nn.Module):
     def _places(self, level: int, shape: Tensor) -> Tensor:
         """Where the level reads its pixels, in units of the box: [B, F, 2] float64."""
         turn = _similarity(self.initial_shape.double(), shape.double()).float()  # [B, 2, 2]
-        offsets = torch.einsum("bij,fj->bfi", turn, self.delta[level])
-        return (offsets + shape[:, self.anchor[level].long()]).double()
+        # Not a matrix product, which a GPU may compute with fewer bits.
+        offsets = (turn[:, None] * self.delta[level][:, None]).sum(-1)
+        return (offsets + shape[:, self.anchor[level]]).double()
 
     def _evaluate(self, level: int, values: Tensor) -> Tensor:
         """The leaves that pixel values [B, F] lead to, tree by tree: [T, B, P, 2]."""
-        first = values[:, self.split_first[level].long().flatten()]
-        second = values[:, self.split_second[level].long().flatten()]
+        first = values[:, self.split_first[level].flatten()]
+        second = values[:, self.split_second[level].flatten()]
         trees, nodes = self.split_first.shape[1:]
         left = (first - second).view(-1, trees, nodes) > self.split_threshold[level]  # [B, T, 2^D - 1]
         node = torch.zeros(len(values), trees, 1, dtype=torch.long, device=values.device)

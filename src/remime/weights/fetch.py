@@ -90,7 +90,7 @@ def _probe(host: str, port: int) -> None:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Redirects, each to a host that can be reached."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
         try:
             _check_host(urllib.parse.urlsplit(newurl))
         except ValueError as error:

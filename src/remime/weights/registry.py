@@ -199,5 +199,5 @@ def check_licence(entry: Entry, licence: str) -> None:
         raise WeightsError(
             f"weights {entry.name!r} are refused by licence: {licence}\n"
             f"  their terms are {entry.terms}: {entry.weights_terms} (package: {entry.package_terms})\n"
-            f"  accepted: {', '.join(LICENCES[licence])}; choose another {entry.role} network, or licence: any"
+            f"  accepted: {', '.join(LICENCES[licence])}; choose another {entry.role}, or licence: any"
         )

@@ -151,7 +151,8 @@ def ensure(
     check_licence(entry, licence)
     if not is_current(entry, folder):
         files, sources = fetch(entry, folder, _cache(folder))
-        _write(entry, folder, files, _known_sources(entry.name, folder) | sources)
+        unknown = dict.fromkeys(files, "local file")
+        _write(entry, folder, files, unknown | _known_sources(entry.name, folder) | sources)
     return _paths(name, folder)[0]
 
 

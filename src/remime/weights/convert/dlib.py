@@ -7,6 +7,7 @@ networks contain is understood; anything else is refused.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class DatReader:
         """A packed float."""
         mantissa, exponent = self.integer(), self.integer()
         special = {_INFINITY: np.inf, _MINUS_INFINITY: -np.inf, _NAN: np.nan}
-        return special[exponent] if exponent in special else float(np.ldexp(float(mantissa), exponent))
+        return special[exponent] if exponent in special else math.ldexp(mantissa, exponent)
 
     def reals(self, count: int) -> np.ndarray:
         """``count`` packed floats as float32.
@@ -115,8 +116,7 @@ class DatReader:
         if (version := self.integer()) != 2:
             raise ValueError(f"a tensor of version {version}")
         shape = [self.count() for _ in range(4)]
-        size = int(np.prod(shape, dtype=np.int64))
-        return np.frombuffer(self._take(4 * size), "<f4").reshape(shape)
+        return np.frombuffer(self._take(4 * math.prod(shape)), "<f4").reshape(shape)
 
     def alias(self) -> tuple[int, ...]:
         """An ``alias_tensor``: the shape of a view into the parameters."""
@@ -164,7 +164,7 @@ def parse_shape_predictor(data: bytes) -> dict[str, np.ndarray]:
     anchor = [[reader.integer() for _ in range(reader.count())] for _ in range(reader.count())]
     delta = [[(reader.real(), reader.real()) for _ in range(reader.count())] for _ in range(reader.count())]
     _finish(reader)
-    return {
+    arrays = {
         "initial_shape": initial,
         "anchor": np.array(anchor, np.int32),
         "delta": np.array(delta, np.float32),
@@ -173,6 +173,24 @@ def parse_shape_predictor(data: bytes) -> dict[str, np.ndarray]:
         "split_threshold": _by_level(thresholds, levels).astype(np.float32),
         "leaf_values": _by_level(leaves, levels),
     }
+    _check_shape_predictor(arrays)
+    return arrays
+
+
+def _check_shape_predictor(arrays: dict[str, np.ndarray]) -> None:
+    """ValueError where the parts do not fit each other; later they are indices without a check."""
+    levels, pixels = arrays["anchor"].shape
+    trees, nodes = arrays["split_first"].shape[1:]
+    points = len(arrays["initial_shape"])
+    splits = np.stack([arrays["split_first"], arrays["split_second"]])
+    if (
+        arrays["delta"].shape != (levels, pixels, 2)
+        or arrays["leaf_values"].shape != (levels, trees, nodes + 1, points, 2)
+        or nodes & (nodes + 1)
+        or not (arrays["anchor"].min() >= 0 and arrays["anchor"].max() < points)
+        or not (splits.min() >= 0 and splits.max() < pixels)
+    ):
+        raise ValueError("levels, trees, pixels and points do not fit each other")
 
 
 def _by_level(items: list[Any], levels: int) -> np.ndarray:
@@ -219,8 +237,8 @@ def _layer(reader: DatReader) -> tuple[str, list[np.ndarray]]:
             reader.integer()
         filters, biases = reader.alias(), reader.alias()
         _skip_reals(reader, 4)
-        split = int(np.prod(filters))
-        if len(parameters) != split + int(np.prod(biases)):
+        split = math.prod(filters)
+        if len(parameters) != split + math.prod(biases):
             raise ValueError(f"{len(parameters)} parameters for a convolution of {filters}")
         return "convolution", [parameters[:split].reshape(filters), parameters[split:]]
     if name == "affine_":
