@@ -1,11 +1,11 @@
 """MobileStyleGAN (FFHQ, 1024²) in native PyTorch: the embedded generator.
 
 A 4² styled convolution, seven blocks (8² … 512²) of [inverse Haar wavelet, two depthwise-separable styled
-convolutions], and a 1×1 convolution to the twelve wavelet coefficients of the 1024² image. Demodulation and the
-noise strength are folded into the weights, as in the exported network.
+convolutions], and a 1×1 convolution to the twelve wavelet coefficients of the 1024² image. Demodulation and
+the noise strength are folded into the weights, as in the exported network.
 
-W+ has 16 rows, the layout of a 512² StyleGAN2: row 0 drives the 4² convolution, block ``i`` takes row ``1 + 2i`` for
-its upsampling and first convolution and row ``2 + 2i`` for its second, row 15 is the image's.
+W+ has 16 rows, the layout of a 512² StyleGAN2: row 0 drives the 4² convolution, block ``i`` takes row
+``1 + 2i`` for its upsampling and first convolution and row ``2 + 2i`` for its second, row 15 is the image's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PREVIEWS = (128, 256, 512)  # resolutions that a preview head can be fitted for
 
 
 def mapping_network(z: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """StyleGAN2's mapping: PixelNorm, then linear layers with leaky ReLU 0.2 and gain √2; z [B,512] to w [B,512]."""
+    """StyleGAN2's mapping, z [B,512] to w [B,512]: PixelNorm, linear layers, leaky ReLU 0.2 · √2."""
     x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
     for weight, bias in layers:
         x = F.leaky_relu(F.linear(x, weight, bias), 0.2) * 2**0.5
@@ -38,8 +38,9 @@ def mapping_network(z: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tenso
 class _Haar(torch.autograd.Function):
     """The unnormalised inverse Haar wavelet on channels-last tensors.
 
-    Written out because it is a large part of the decode on a CPU: each output phase is stored once, where it belongs;
-    ``stack`` and ``pixel_shuffle`` write everything twice and leave the layout that the next convolution wants.
+    Written out because it is a large part of the decode on a CPU: each output phase is stored once, where it
+    belongs; ``stack`` and ``pixel_shuffle`` write everything twice and leave the layout that the next
+    convolution wants.
     """
 
     @staticmethod
@@ -77,9 +78,9 @@ class _Haar(torch.autograd.Function):
 def haar_up(x: Tensor) -> Tensor:
     """Twice the inverse Haar wavelet: coefficients [B,4C,H,W] to an image [B,C,2H,2W], channels last.
 
-    The first C channels are the low band; the other 3C hold, for each output channel in turn, the vertical, the
-    horizontal and the diagonal detail. The wavelet's factor 1/2 is left to the caller, who has a smaller tensor to
-    scale. First derivatives only.
+    The first C channels are the low band; the other 3C hold, for each output channel in turn, the vertical,
+    the horizontal and the diagonal detail. The wavelet's factor 1/2 is left to the caller, who has a smaller
+    tensor to scale. First derivatives only.
     """
     return _Haar.apply(x)
 
@@ -122,7 +123,7 @@ class SeparableConv(nn.Module):
         else:
             x = F.conv2d(x * style[:, :, None, None], self.depthwise, padding=1, groups=channels)
         x = F.conv2d(x, self.pointwise, self.bias)
-        # In place: convolution gradients do not need their output, and fresh large buffers are what costs here.
+        # In place: convolution gradients do not need their output, and fresh large buffers cost the most.
         return F.leaky_relu_(x.add_(self.noise if noise is None else noise), 0.2)
 
 
@@ -159,7 +160,7 @@ class Stem(nn.Module):
 
 
 class ToImage(nn.Module):
-    """A modulated 1×1 convolution to twelve wavelet coefficients, and the wavelet: [B,C,H,W] to [B,3,2H,2W]."""
+    """A modulated 1×1 convolution to wavelet coefficients, and the wavelet: [B,C,H,W] to [B,3,2H,2W]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -175,7 +176,10 @@ class ToImage(nn.Module):
 
 
 class PreviewHead(nn.Module):
-    """Features [B,C,H,W] to a downsampled image [B,3,2H,2W]: modulated 1×1, 3×3, and 1×1 to wavelet coefficients."""
+    """Features [B,C,H,W] to a downsampled image [B,3,2H,2W].
+
+    A modulated 1×1 convolution, a 3×3 one, and a 1×1 one to wavelet coefficients.
+    """
 
     def __init__(self, channels: int, width: int = 48) -> None:
         super().__init__()
@@ -183,7 +187,7 @@ class PreviewHead(nn.Module):
         self.reduce = nn.Conv2d(channels, width, 1)
         self.middle = nn.Conv2d(width, width, 3, padding=1)
         self.out = nn.Conv2d(width, 12, 1)
-        # Start as an unmodulated head: with styles near 1 the first steps see what a plain 1×1 convolution would.
+        # Styles near 1 at first: it starts as a plain convolution.
         nn.init.normal_(self.affine.weight, std=0.01)
         nn.init.ones_(self.affine.bias)
 
@@ -205,8 +209,9 @@ class PreviewHead(nn.Module):
 class MobileGenerator(Generator):
     """MobileStyleGAN with 16 rows of W+ at 1024², and fast lower-resolution decodes through preview heads.
 
-    The exported network has one output, at 1024². ``PreviewHead``s (trained by ``remime.training.preview``) decode
-    lower resolutions from the features of half that size; ``resolutions`` tells which ones the weights contain.
+    The exported network has one output, at 1024². ``PreviewHead``s (trained by ``remime.training.preview``)
+    decode lower resolutions from the features of half that size; ``resolutions`` tells which ones the weights
+    contain.
     """
 
     rows = ROWS
@@ -272,7 +277,7 @@ class MobileGenerator(Generator):
     def block(
         self, k: int, x: Tensor, styles: Sequence[Tensor], noise: Sequence[Tensor | None] = (None, None)
     ) -> Tensor:
-        """Features [B,C,8·2^k,8·2^k] of block ``k`` from those of the one before; ``styles`` are all of them."""
+        """Features [B,C,8·2^k,8·2^k] of block ``k`` from those before; ``styles`` are all of them."""
         return self.blocks[k](x, styles[1 + 3 * k : 4 + 3 * k], noise)
 
     def _run(self, styles: Sequence[Tensor], blocks: int, noise: Noise) -> Tensor:
@@ -297,8 +302,8 @@ class MobileGenerator(Generator):
     ) -> Tensor:
         """Generate images [B,3,R,R]; see ``Generator.synthesize``.
 
-        With ``styles``, a preview head takes the row of W+ of its own features' second convolution, so previews need
-        ``w_plus``.
+        With ``styles``, a preview head takes the row of W+ of its own features' second convolution, so
+        previews need ``w_plus``.
         """
         resolution = resolution or self.resolution
         if resolution not in self.resolutions:
@@ -318,4 +323,4 @@ class MobileGenerator(Generator):
             raise ValueError(
                 f"resolution {resolution} is a preview: give w_plus, or ask for {self.resolution}"
             )
-        return head(x, head.affine(w_plus[:, 2 * blocks + 1]))
+        return head(x, w_plus[:, 2 * blocks])
