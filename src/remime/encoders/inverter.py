@@ -25,8 +25,8 @@ def build_inverter(options: dict[str, Any], generator: Generator) -> ReStyle:
     """An inverter with untrained weights (a ``small`` encoder's trunk has LPIPS' AlexNet).
 
     Args:
-        options: ``method`` (restyle-psp, restyle-e4e), ``preset`` (paper, small) and, if not the defaults, ``iterations``,
-            ``size`` (of the encoder's input) and ``width`` (``small`` only).
+        options: ``method`` (restyle-psp, restyle-e4e), ``preset`` (paper, small) and, if not the defaults,
+            ``refinements``, ``size`` (of the encoder's input) and ``width`` (``small`` only).
         generator: decodes between the steps.
     """
     preset, size = options["preset"], int(options.get("size", 256))
@@ -40,13 +40,15 @@ def build_inverter(options: dict[str, Any], generator: Generator) -> ReStyle:
     return ReStyle(
         encoder,
         generator,
-        steps=int(options.get("iterations", STEPS)),
+        steps=int(options.get("refinements", STEPS)),
         size=size,
         decode_resolution=decode_resolution(generator, size),
     )
 
 
-def load_inverter(path: str | Path, generator: Generator | None = None, device: str | torch.device = "cpu") -> ReStyle:
+def load_inverter(
+    path: str | Path, generator: Generator | None = None, device: str | torch.device = "cpu"
+) -> ReStyle:
     """A trained inverter, frozen, in evaluation mode.
 
     Args:

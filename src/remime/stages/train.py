@@ -19,15 +19,17 @@ OPTIONS: dict[str, Any] = {
     "variant": "ours",
     "seed": 0,
     "steps": 0,
-    "clip": 1.0,
+    "gradient_clip": 1.0,
     "ema": 0.0,
-    "precision": "32-true",
+    "precision": "32",
     "validate_every": 500,
     "checkpoint_every": 100,
 }
-_LOOP = ("steps", "seed", "clip", "ema", "validate_every", "checkpoint_every")
+# Names of the configuration to those of Lightning Fabric.
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
+_LOOP = ("steps", "seed", "ema", "validate_every", "checkpoint_every")
 # What a model must be told to be built again; the rest of the options is about training it.
-_STRUCTURE = ("method", "preset", "variant", "inverter", "iterations", "size", "width", "rank", "spread")
+_STRUCTURE = ("method", "preset", "variant", "inverter", "refinements", "size", "width", "rank", "spread")
 
 
 def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device: Any) -> Any:
@@ -55,7 +57,9 @@ def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device
 
         sets = [indexed_frames(datasets, options["inverter"], split) for split in ("train", "val")]
         return MappingTask(options, generator, sets[0], sets[1], device)
-    raise InputError("train", f"cannot train {options.get('method')!r}", "method: restyle-psp, restyle-e4e, mapping")
+    raise InputError(
+        "train", f"cannot train {options.get('method')!r}", "method: restyle-psp, restyle-e4e, mapping"
+    )
 
 
 def _untrained(o: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def _train(
     from remime.training.state import digest_of
 
     keep_freed_memory()
-    fabric = Fabric(accelerator="auto", devices=1, precision=o["precision"])
+    fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISION[o["precision"]])
     fabric.launch()
     torch.manual_seed(o["seed"])
     task = _task(o, datasets, state, fabric.device)
@@ -158,15 +162,16 @@ def _train(
         sorted(start.meta.items()) if start is not None else "",
         [d.argument() for d in datasets],
     )
-    loop = LoopOptions(**{k: o[k] for k in _LOOP})
+    loop = LoopOptions(clip=o["gradient_clip"], **{k: o[k] for k in _LOOP})
     result = train(task, loop, state, digest, f"train {name}", fabric)
     kept = task.tensors(result.tensors) if hasattr(task, "tensors") else result.tensors
+    on_gpu = fabric.device.type == "cuda"
     note = {
         "datasets": [d.name for d in datasets],
         "steps": o["steps"],
         "best_step": result.step,
         "seed": o["seed"],
-        "hardware": torch.cuda.get_device_name() if fabric.device.type == "cuda" else f"CPU ({platform.machine()})",
+        "hardware": torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})",
         "seconds": round(max((r["seconds"] for r in result.history), default=0.0)),
         "options": {k: v for k, v in o.items() if k not in _STRUCTURE},
         "metrics": {k: round(v, 5) for k, v in result.metrics.items()},
@@ -182,7 +187,9 @@ def _initialise(module: Any, start: Any) -> None:
     wrong = [k for k, v in start.tensors.items() if k in own and own[k].shape != v.shape]
     if unknown or wrong:
         raise InputError(
-            "init", f"does not fit this network: {', '.join([*unknown, *wrong][:5])}", "use the preset it was trained with"
+            "init",
+            f"does not fit this network: {', '.join([*unknown, *wrong][:5])}",
+            "use the preset it was trained with",
         )
     module.load_state_dict({**own, **{k: v for k, v in start.tensors.items() if k in own}})
 
@@ -227,7 +234,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_datasets(parser, required=False)
     a = parser.parse_args(argv)
     run(
-        a.name, a.output, a.history, a.card, a.state, a.options, a.datasets, a.init, a.inverter, a.devices, a.half
+        a.name,
+        a.output,
+        a.history,
+        a.card,
+        a.state,
+        a.options,
+        a.datasets,
+        a.init,
+        a.inverter,
+        a.devices,
+        a.half,
     )
 
 

@@ -54,7 +54,9 @@ class Frames:
         inverter: whose latents to read along, or None.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], samples: Sequence[Sample], inverter: str | None = None) -> None:
+    def __init__(
+        self, datasets: Sequence[Dataset], samples: Sequence[Sample], inverter: str | None = None
+    ) -> None:
         self._datasets = {d.name: d for d in datasets}
         self.samples, self._inverter = list(samples), inverter
         self._readers: OrderedDict[tuple[str, str], AlignedReader | LatentReader] = OrderedDict()
@@ -130,7 +132,13 @@ def indexed_frames(datasets: Sequence[Dataset], inverter: str, split: str, sampl
             if r["split"] == split and (r["sampled"] or not sampled):
                 samples.append(
                     Sample(
-                        dataset.name, r["shard"], r["aligned_row"], r["row"], r["clip"], r["identity"], r["split"]
+                        dataset.name,
+                        r["shard"],
+                        r["aligned_row"],
+                        r["row"],
+                        r["clip"],
+                        r["identity"],
+                        r["split"],
                     )
                 )
     return Frames(datasets, samples, inverter)
@@ -148,7 +156,9 @@ class Pairs:
         self._clips: dict[str, dict[str, list[int]]] = {}
         for index, sample in enumerate(frames.samples):
             identity = f"{sample.dataset}/{sample.identity}"
-            self._clips.setdefault(identity, {}).setdefault(f"{sample.dataset}/{sample.clip}", []).append(index)
+            self._clips.setdefault(identity, {}).setdefault(f"{sample.dataset}/{sample.clip}", []).append(
+                index
+            )
         for identity, clips in list(self._clips.items()):
             self._clips[identity] = {c: rows for c, rows in clips.items() if len(rows) >= 2}
             if not self._clips[identity]:

@@ -107,11 +107,12 @@ class GeneratedPool:
 
     Args:
         directory: where the arrays lie.
-        generator: decodes at its full resolution, so that the images are its real ones.
+        generator: makes the images.
         describe: images [B,3,size,size] in [-1,1] to features [B,...].
         count: samples.
         seed: of the samples.
         size: height and width of the stored images.
+        resolution: what the generator decodes; None for its full resolution, whose images are its real ones.
     """
 
     def __init__(
@@ -122,11 +123,12 @@ class GeneratedPool:
         count: int,
         seed: int,
         size: int,
+        resolution: int | None = None,
     ) -> None:
-        self.count, self.seed, self.size = count, seed, size
+        self.count, self.seed, self.size, self.resolution = count, seed, size, resolution
         self._generator, self._describe = generator, describe
         directory.mkdir(parents=True, exist_ok=True)
-        stem = f"{count}-{seed}-{size}"
+        stem = f"{count}-{seed}-{size}-{resolution or 'full'}"
         self.images = _Filled(
             directory / f"images-{stem}.npy", count, np.uint8, self._decode, "generator samples"
         ).array
@@ -147,7 +149,7 @@ class GeneratedPool:
 
     @torch.no_grad()
     def _decode(self, start: int, stop: int) -> np.ndarray:
-        images = [fit(self._generator.synthesize(w), self.size) for w in self.latents(start, stop).split(1)]
+        images = [fit(self._generator.synthesize(w, resolution=self.resolution), self.size) for w in self.latents(start, stop).split(1)]
         return to_image(torch.cat(images))
 
     @torch.no_grad()

@@ -26,13 +26,16 @@ VALIDATION = 16  # generated faces, and at most as many real frames
 DEFAULTS: dict[str, Any] = {
     "batch": 8,
     "learning_rate": 1e-4,
-    "iterations": 5,
+    "refinements": 5,
+    "identity": "dlib-resnet-id",
+    "truncation": 1.0,  # samples of the generator have psi ~ U[0.4, this]
+    "mixing": 0.3,
     "real": 0.5,  # share of real frames in a batch, when there are any
     "pool": 0,  # cached generator samples for the latent loss of the first step (small only)
     "pool_batch": 64,
-    "image_every": 1,  # steps between batches with image losses
-    "stage_start": 20_000,  # e4e's progressive schedule
-    "stage_every": 2_000,
+    "image_every": 1,  # steps between batches with image losses; 0: never
+    "progressive_start": 20_000,  # e4e's progressive schedule
+    "progressive_every": 2_000,
     "losses": {"latent": 0.0, "l2": 1.0, "lpips": 0.8, "id": 0.1, "delta": 2e-4, "adversarial": 0.1},
 }
 
@@ -73,7 +76,7 @@ class InverterTask(Task):
         self.generator, self.device = generator, device
         self.inverter = build_inverter(self.o, generator).to(device)
         self.e4e = options["method"] == "restyle-e4e"
-        self.losses = ImageLosses().to(device)
+        self.losses = ImageLosses(self.o["identity"]).to(device)
         adversary = LatentAdversary().to(device) if self.e4e and self.o["losses"]["adversarial"] else None
         self.module = _Trained(self.inverter.encoder, adversary)
         learned = [p for n, p in self.inverter.encoder.named_parameters() if not n.startswith("trunk.")]
@@ -91,7 +94,13 @@ class InverterTask(Task):
             if not isinstance(encoder, SmallEncoder):
                 raise ValueError("option pool: only the preset 'small' has features that can be cached")
             self.pool = GeneratedPool(
-                state / "pool", generator, encoder.trunk, int(self.o["pool"]), self.seed, self.inverter.size
+                state / "pool",
+                generator,
+                encoder.trunk,
+                int(self.o["pool"]),
+                self.seed,
+                self.inverter.size,
+                self.inverter.decode_resolution,
             )
             self.pool_latents = self.pool.all_latents()
             with torch.no_grad():
@@ -105,7 +114,7 @@ class InverterTask(Task):
             rows = torch.randint(self.pool.count, (self.o["pool_batch"],), generator=source)
             out["pool_latents"] = self.pool_latents[rows].float()
             out["pool_features"] = torch.from_numpy(self.pool.features[rows.numpy()]).float()
-        if step % self.o["image_every"] == 0:
+        if self.o["image_every"] and step % self.o["image_every"] == 0:
             real = round(self.o["batch"] * self.o["real"]) if self.train_frames is not None else 0
             out |= self._generated(self.o["batch"] - real, int(torch.randint(2**40, (), generator=source)))
             if real and self.train_frames is not None:
@@ -119,7 +128,7 @@ class InverterTask(Task):
     def _generated(self, count: int, seed: int) -> dict[str, Tensor]:
         if count == 0:
             return {}
-        w_plus = sample_latents(self.generator, count, seed, mixing=0.3)
+        w_plus = sample_latents(self.generator, count, seed, self.o["mixing"], (0.4, self.o["truncation"]))
         images = torch.cat([self.inverter.decode(w) for w in w_plus.split(1)]).clamp(-1, 1)
         return {"latents": w_plus, "images": images, "degraded": degrade(images, seed)}
 
@@ -129,7 +138,7 @@ class InverterTask(Task):
     def _set_stage(self, step: int) -> int:
         if not self.e4e:
             return self.generator.rows - 1
-        stage = stage_at(step, self.generator.rows, self.o["stage_start"], self.o["stage_every"])
+        stage = stage_at(step, self.generator.rows, self.o["progressive_start"], self.o["progressive_every"])
         self.inverter.encoder.stage = stage  # type: ignore[assignment]
         return stage
 

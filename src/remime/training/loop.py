@@ -1,9 +1,9 @@
 """The one training loop: everything that is trained here goes through ``train``.
 
-What is learned, from what data and with which losses is a ``Task``; the loop owns the rest: precision, gradient
-clipping, the guard against non-finite values, the moving average, validation and the best checkpoint, the history,
-and resuming. Batches and random numbers depend on (seed, step) alone, so a run that was killed continues with the very
-losses of an uninterrupted one.
+What is learned, from what data and with which losses is a ``Task``; the loop owns the rest: precision,
+gradient clipping, the guard against non-finite values, the moving average, validation and the best
+checkpoint, the history, and resuming. Batches and random numbers depend on (seed, step) alone, so a run that
+was killed continues with the very losses of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Task(ABC):
 
     @abstractmethod
     def training_step(self, batch: Any, step: int, updater: Updater) -> dict[str, Tensor | float]:
-        """Compute losses, call ``updater.backward`` and ``updater.step``; return what the history should tell."""
+        """Compute losses, call ``updater.backward`` and ``updater.step``; return figures for the history."""
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
@@ -123,7 +123,7 @@ class Result:
     """What came out of training.
 
     Attributes:
-        tensors: the state dict of the task's module at its best validation (moving average where there is one).
+        tensors: the module's state dict at its best validation (its moving average where there is one).
         step: the step of that validation.
         metrics: its figures.
         history: rows (step, split, name, value, seconds) since step 0.
@@ -172,7 +172,8 @@ def train(
     def record(step: int, split: str, figures: dict[str, Any]) -> None:
         seconds = time.monotonic() - began
         history.extend(
-            {"step": step, "split": split, "name": k, "value": float(v), "seconds": seconds} for k, v in figures.items()
+            {"step": step, "split": split, "name": k, "value": float(v), "seconds": seconds}
+            for k, v in figures.items()
         )
 
     def checkpoint(step: int) -> None:

@@ -8,15 +8,14 @@ from torch import Tensor, nn
 from remime.faces.identity import IdentityNetwork, load_identity
 from remime.perceptual import LPIPS, load_lpips
 
-CROP = 188  # of 256, the centre of the frame (P1, Sec. 3.2)
+# Rows and columns of a 256² frame: the centre (P1, Sec. 3.2), and what P1's reference code cuts.
+CROPS = {"paper": (34, 222, 34, 222), "reference": (55, 243, 32, 220)}
 
 
-def centre_crop(images: Tensor) -> Tensor:
-    """The central 188/256 of frames [B,3,R,R]."""
-    side = images.shape[-1]
-    keep = round(side * CROP / 256)
-    start = (side - keep) // 2
-    return images[..., start : start + keep, start : start + keep]
+def face_crop(images: Tensor, crop: str = "paper") -> Tensor:
+    """The 188² crop of 256² frames [B,3,R,R], in proportion for other R."""
+    top, bottom, left, right = (round(v * images.shape[-1] / 256) for v in CROPS[crop])
+    return images[..., top:bottom, left:right]
 
 
 def cosface(positive: Tensor, negative: Tensor, scale: float = 5.0, margin: float = 0.2) -> Tensor:

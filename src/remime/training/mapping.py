@@ -17,7 +17,7 @@ from remime.methods.mapping import SIZE, Mapping, MeshMotionEncoder
 from remime.progress import track
 from remime.training.data import Frames, Pairs
 from remime.training.loop import Task, Updater
-from remime.training.losses import ImageLosses, centre_crop, cosface
+from remime.training.losses import ImageLosses, face_crop, cosface
 from remime.training.optimizers import Ranger
 
 DEFAULTS: dict[str, Any] = {
@@ -26,7 +26,10 @@ DEFAULTS: dict[str, Any] = {
     "variant": "ours",
     "latent_batch": 0,  # further pairs per step for the latent loss, which needs no decode
     "image_every": 1,  # steps between batches with image losses
-    "id_target": "frame",  # what g_AB is compared with: the target frame (paper) or its inversion (reference code)
+    "identity": "dlib-resnet-id",
+    "crop": "paper",
+    "cos_scale": 5.0,  # a of Eq. 4
+    "id_target": "frame",  # g_AB is compared with the target frame (paper) or its inversion (reference code)
     "losses": {
         "l2": 0.0,
         "lpips": 0.05,
@@ -52,14 +55,15 @@ class _Trained(nn.Module):
 class MappingTask(Task):
     """E_m and M (and G in the variant ``gen``) on pairs of frames.
 
-    The term ``latent`` is ours: the output's latent against the driving frame's cached inversion, in self-reenactment. It
-    needs no decode, and lets the ``small`` preset learn on a CPU.
+    The term ``latent`` is ours: the output's latent against the driving frame's cached inversion, in
+    self-reenactment. It needs no decode, and lets the ``small`` preset learn on a CPU.
 
     Args:
         options: the flat options of stage ``train``; see ``DEFAULTS``.
         generator: frozen unless the variant is ``gen``.
         train: frames with latents.
-        validation: frames with latents of other identities; None: no validation data, the last checkpoint is kept.
+        validation: frames with latents of other identities; None: no validation data, the last checkpoint is
+            kept.
         device: where to train.
     """
 
@@ -82,13 +86,14 @@ class MappingTask(Task):
         self.method = method.to(device)
         tuned = self.o["variant"] == "gen"
         if tuned:
-            # The affines, convolutions and image layers learn; the mapping network and the constant input do not.
+            # The affines, convolutions and image layers learn; the mapping network and the constant input do
+            # not.
             for name, parameter in generator.named_parameters():
                 parameter.requires_grad_(not name.startswith(("map.", "style.", "previews.")))
         self.module = _Trained(self.method, generator if tuned else None)
         learned = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizers = {"main": Ranger(learned, lr=self.o["learning_rate"])}
-        self.losses = ImageLosses().to(device)
+        self.losses = ImageLosses(self.o["identity"]).to(device)
         self.pairs = Pairs(train, self.seed)
         self.validation = Pairs(validation, 0) if validation is not None and len(validation) else None
         self.measured: Tensor | None = None
@@ -144,7 +149,9 @@ class MappingTask(Task):
             figures["latent"] = float(loss.detach())
         if "pairs" in batch:
             terms = self._image_terms(batch["pairs"])
-            loss = sum((self.o["losses"][k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
+            loss = sum(
+                (self.o["losses"][k] * v for k, v in terms.items()), torch.zeros((), device=self.device)
+            )
             updater.backward(loss)
             figures["loss"] += float(loss.detach())
             figures |= {k: float(v.detach()) for k, v in terms.items()}
@@ -176,7 +183,7 @@ class MappingTask(Task):
             with torch.no_grad():
                 t_b = self.decode(b["latent_t_b"])
         terms = {"id": self.losses.same_person(g_ab, t_b)}
-        crops = centre_crop(g_aa), centre_crop(s_a)
+        crops = face_crop(g_aa, self.o["crop"]), face_crop(s_a, self.o["crop"])
         if weights["l2"]:
             terms["l2"] = self.losses.l2(g_aa, s_a)
         if weights["lpips"]:
@@ -195,9 +202,9 @@ class MappingTask(Task):
         flat = [F.normalize(z.flatten(1), dim=1) for z in (z_a, z_b, z_aa, z_ab)]
         a, b, aa, ab = flat
         per_sample = [
-            cosface(
-                torch.stack([aa[i] @ a[i], ab[i] @ a[i]]), torch.stack([aa[i] @ b[i], ab[i] @ b[i]])
-            )
+            cosface(torch.stack([aa[i] @ a[i], ab[i] @ a[i]]),
+                torch.stack([aa[i] @ b[i], ab[i] @ b[i]]),
+                self.o["cos_scale"],)
             for i in range(len(a))
         ]
         return torch.stack(per_sample).mean()
@@ -205,8 +212,9 @@ class MappingTask(Task):
     def validate(self) -> dict[str, float]:
         """P1's choice of a checkpoint: expression transfer and identity on the validation split.
 
-        The expression figure is the correlation, over cross pairs, of mesh blendshapes of driving and output; identity
-        is the loss network's, since the metric's network must never choose a checkpoint that it scores.
+        The expression figure is the correlation, over cross pairs, of mesh blendshapes of driving and output;
+        identity is the loss network's, since the metric's network must never choose a checkpoint that it
+        scores.
         """
         from remime.faces.mesh import load_mesh
 
@@ -223,7 +231,9 @@ class MappingTask(Task):
             identities.append(1 - float(self.losses.same_person(out, kept)))
         a, b_ = np.concatenate(moved), np.concatenate(wanted)
         varied = b_.std(0) > 0.02
-        correlations = [np.corrcoef(a[:, j], b_[:, j])[0, 1] for j in np.flatnonzero(varied) if a[:, j].std() > 0]
+        correlations = [
+            np.corrcoef(a[:, j], b_[:, j])[0, 1] for j in np.flatnonzero(varied) if a[:, j].std() > 0
+        ]
         expression = float(np.mean(correlations)) if correlations else 0.0
         identity = float(np.mean(identities))
         return {"score": -(expression + identity), "expression": expression, "identity": identity}

@@ -1,8 +1,8 @@
 """Fast low-resolution decodes of the mobile generator, for training and previews.
 
-The exported network has one output, at 1024². A preview head reads the features of half its own resolution and
-predicts the wavelet coefficients of the downsampled full image. It is trained against the full output itself, so it
-needs no data.
+The exported network has one output, at 1024². A preview head reads the features of half its own resolution
+and predicts the wavelet coefficients of the downsampled full image. It is trained against the full output
+itself, so it needs no data.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ VALIDATION_SEED = 7_000_000
 class PreviewTask(Task):
     """Fit preview heads to the downsampled full output: L1 plus L1 of the image at a quarter of its size."""
 
-    def __init__(self, generator: MobileGenerator, resolutions: list[int], batch: int, lr: float, seed: int) -> None:
+    def __init__(
+        self, generator: MobileGenerator, resolutions: list[int], batch: int, lr: float, seed: int
+    ) -> None:
         self.generator = generator
-        self.module = nn.ModuleDict({str(r): PreviewHead.for_resolution(r) for r in resolutions})
-        self.module.to(generator.mean_latent.device, memory_format=torch.channels_last)
+        self.heads = {r: PreviewHead.for_resolution(r) for r in resolutions}
+        self.module = nn.ModuleDict({str(r): head for r, head in self.heads.items()})
+        self.module.to(generator.mean_latent.device)
         self.optimizers = {"main": torch.optim.Adam(self.module.parameters(), lr)}
         self.size, self.seed = batch, seed
 
@@ -44,14 +47,15 @@ class PreviewTask(Task):
         for k in range(BLOCKS):
             x = self.generator.block(k, x, styles)
             resolution = 16 << k
-            if str(resolution) in self.module:
+            if resolution in self.heads:
                 inputs[resolution] = (x, w_plus[:, 2 * k + 2])
         return inputs, self.generator.to_img(x, styles[-1]).clamp(-1, 1)
 
     def _errors(self, w_plus: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         inputs, full = self._targets(w_plus)
         return {
-            r: (self.module[str(r)](x, row), F.avg_pool2d(full, full.shape[-1] // r)) for r, (x, row) in inputs.items()
+            r: (self.heads[r](x, row), F.avg_pool2d(full, full.shape[-1] // r))
+            for r, (x, row) in inputs.items()
         }
 
     def training_step(self, batch: Tensor, step: int, updater: Updater) -> dict[str, Any]:
@@ -61,7 +65,9 @@ class PreviewTask(Task):
                 difference = out - target
                 loss = difference.abs().mean() + F.avg_pool2d(difference, 4).abs().mean()
                 updater.backward(loss / len(batch))
-                figures[f"l1_{r}"] = figures.get(f"l1_{r}", 0.0) + float(difference.detach().abs().mean()) / len(batch)
+                figures[f"l1_{r}"] = figures.get(f"l1_{r}", 0.0) + float(
+                    difference.detach().abs().mean()
+                ) / len(batch)
         updater.step()
         return {"loss": sum(figures.values()), **figures}
 

@@ -28,7 +28,7 @@ def save_state(directory: Path, digest: str, state: dict[str, Any]) -> None:
 
 
 def load_state(directory: Path, digest: str) -> dict[str, Any] | None:
-    """The state of a run with this digest; None when there is none, it is damaged, or belongs to another run."""
+    """The state of a run with this digest; None when it is absent, damaged, or another run's."""
     path = directory / _NAME
     if not path.exists():
         return None
