@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from remime.files import atomic, sha256
@@ -138,6 +140,16 @@ def cached_package(mirror: str, digest: str, cache: Path) -> Path | None:
     return kept if kept.is_file() and sha256(kept) == digest else None
 
 
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Let one process at a time fetch into the cache: rows that share a package are jobs of their own."""
+    with (cache / ".lock").open("w") as handle:
+        # Where the file system has no locks, the package is fetched twice; renaming keeps that harmless.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def download_package(mirror: str, digest: str, cache: Path) -> Path:
     """Fetch a package file into the cache and return it.
 
@@ -151,7 +163,10 @@ def download_package(mirror: str, digest: str, cache: Path) -> Path:
     """
     kind, _, package = mirror.partition(":")
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".") as name:
+    with _alone(cache), tempfile.TemporaryDirectory(dir=cache, prefix=".") as name:
+        # Another process may have fetched it while this one waited.
+        if (kept := cached_package(mirror, digest, cache)) is not None:
+            return kept
         folder = Path(name).resolve()  # the client runs in another working directory
         (folder / "package").mkdir()
         {"pypi": _pip, "npm": _npm}[kind](package, digest, folder)

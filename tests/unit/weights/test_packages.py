@@ -43,7 +43,9 @@ def test_a_source_distribution_of_which_nothing_runs(tmp_path, index):
     kept = download_package("pypi:thing==1.0", digest(data), tmp_path / "cache")
     assert kept.read_bytes() == data
     assert not marker.exists()
-    assert list((tmp_path / "cache").iterdir()) == [kept]
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {kept.name, ".lock"}
+    (index / "thing-1.0.tar.gz").unlink()
+    assert download_package("pypi:thing==1.0", digest(data), tmp_path / "cache") == kept
     assert cached_package("pypi:thing==1.0", digest(data), tmp_path / "cache") == kept
 
 
@@ -67,7 +69,7 @@ def test_another_package_than_the_pinned_one(tmp_path, index):
     wheel(index / "thing-1.0-py3-none-any.whl")
     with pytest.raises(ValueError, match=r"(?i)hash"):
         download_package("pypi:thing==1.0", "0" * 64, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_a_package_that_does_not_exist(tmp_path, index):
