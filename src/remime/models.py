@@ -23,7 +23,8 @@ FORMAT = 1
 class Model:
     """A trained network: its tensors (float32) and what it is.
 
-    ``meta`` has at least ``kind`` (preview, inverter, method), ``method``, ``preset``, ``generator`` and ``options``.
+    ``meta`` has at least ``kind`` (preview, inverter, method), ``method``, ``preset``, ``generator`` and
+    ``options``.
     """
 
     tensors: dict[str, Tensor]
@@ -66,12 +67,16 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(path, "there is no such model file", "train it, or name one of models/") from None
     except (SafetensorError, OSError) as error:
-        raise InputError(path, f"is not a readable safetensors file ({error})", "delete it and train again") from None
+        raise InputError(
+            path, f"is not a readable safetensors file ({error})", "delete it and train again"
+        ) from None
     if raw is None:
         raise InputError(path, "has no description by remime", "import it with `remime weights import`")
     meta = json.loads(raw)
     if meta["format"] != FORMAT:
-        raise InputError(path, f"has format {meta['format']}", f"this version reads format {FORMAT}; train it again")
+        raise InputError(
+            path, f"has format {meta['format']}", f"this version reads format {FORMAT}; train it again"
+        )
     return meta
 
 
@@ -109,4 +114,6 @@ def shipped(name: str) -> Path:
         if path.exists():
             return path
     looked = ", ".join(str(p) for p in places)
-    raise InputError(f"{name}.safetensors", f"is in none of: {looked}", "set REMIME_MODELS to the models' folder")
+    raise InputError(
+        f"{name}.safetensors", f"is in none of: {looked}", "set REMIME_MODELS to the models' folder"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Progress:
 
 def track(items: Iterable[T], label: str, total: int | None = None, unit: str = "items") -> Iterator[T]:
     """Iterate with progress."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(total, label, unit) as progress:
         for item in items:

@@ -1,4 +1,4 @@
-"""Reenactment as a stream: aligned driving frames in, frames of the target out. Used by the workflow and the CLI."""
+"""Reenactment as a stream: aligned driving frames in, frames of the target out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def mean_latent(inverter: ReStyle, images: NDArray[np.uint8], latents: Tensor) -
 
     Args:
         inverter: for the flips.
-        images: some of the clip's aligned frames, uint8 [n, R, R, 3]; at most ``FLIPS`` evenly spaced ones are used.
+        images: some of the clip's aligned frames, uint8 [n, R, R, 3]; at most ``FLIPS`` evenly spaced ones
+            are used.
         latents: [m, rows, 512], those of all frames that were inverted.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(FLIPS, len(images))).round().astype(int))

@@ -14,8 +14,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Let the C allocator keep and reuse large freed buffers; whether that could be set.
 
-    By default glibc returns every buffer above 32 MB to the system and faults it in again, page by page, at the next
-    allocation. Decoding at 512² and above spends most of its time on that (docs/benchmarks.md).
+    By default glibc returns every buffer above 32 MB to the system and faults it in again, page by page, at
+    the next allocation. Decoding at 512² and above spends most of its time on that (docs/benchmarks.md).
     """
     if not sys.platform.startswith("linux"):
         return False

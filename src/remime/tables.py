@@ -177,7 +177,7 @@ def write_table(
     stage, schema = SCHEMAS[name]
     table = rows.select(schema.names).cast(schema) if isinstance(rows, pa.Table) else None
     if table is None:
-        listed = list(rows)  # type: ignore[arg-type]
+        listed = list(rows)
         for row in listed:
             unknown = set(row) - set(schema.names)
             if unknown:
@@ -196,7 +196,9 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     try:
         raw = (pq.read_schema(path).metadata or {}).get(b"remime")
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(path, f"is not a readable Parquet file ({error})", "delete it and run again") from None
+        raise InputError(
+            path, f"is not a readable Parquet file ({error})", "delete it and run again"
+        ) from None
     if raw is None:
         raise InputError(path, "was not written by remime", "name a table of this workflow")
     return json.loads(raw)

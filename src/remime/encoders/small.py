@@ -1,8 +1,8 @@
 """The ``small`` encoders: ReStyle's iteration at a cost that a laptop can train.
 
-Where the published encoders start from an ArcFace IR-SE50, these start from LPIPS' ImageNet AlexNet, frozen. Image and
-current reconstruction pass through it separately, so its features of the image are computed once per inversion and
-can be cached for training; only the head learns.
+Where the published encoders start from an ArcFace IR-SE50, these start from LPIPS' ImageNet AlexNet, frozen.
+Image and current reconstruction pass through it separately, so its features of the image are computed once
+per inversion and can be cached for training; only the head learns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WIDTH = 512
 
 
 class Trunk(nn.Module):
-    """Frozen AlexNet features of an image: [B,3,H,W] in [-1,1] to [B,832,8,8], each level with unit length."""
+    """Frozen AlexNet features, pooled and stacked: images [B,3,H,W] in [-1,1] to [B,832,8,8]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class SmallEncoder(nn.Module):
         return self
 
     def head(self, image: Tensor, estimate: Tensor) -> Tensor:
-        """Offsets [B,rows,512] from the trunk's features [B,832,8,8] of an image and of its reconstruction."""
+        """Offsets [B,rows,512] from features [B,832,8,8] of an image and of its reconstruction."""
         x = torch.cat([image, image - estimate], 1)
         x = F.leaky_relu(self.reduce(x), 0.2)
         x = x + F.leaky_relu(self.local(x), 0.2)

@@ -11,7 +11,7 @@ W+ has 16 rows, the layout of a 512² StyleGAN2: row 0 drives the 4² convolutio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +106,8 @@ class Upsample(nn.Module):
 class SeparableConv(nn.Module):
     """Modulated depthwise 3×3 and pointwise convolution, noise, bias and leaky ReLU 0.2."""
 
+    noise: Tensor
+
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__()
         self.affine = Affine(in_channels)
@@ -146,6 +148,8 @@ class Block(nn.Module):
 
 class Stem(nn.Module):
     """The 4² styled convolution on the learned constant."""
+
+    noise: Tensor
 
     def __init__(self, channels: int = 512) -> None:
         super().__init__()
@@ -243,13 +247,14 @@ class MobileGenerator(Generator):
 
     def mapping(self, z: Tensor) -> Tensor:
         """Map normal noise z [B,512] to W [B,512]."""
-        return mapping_network(z, [(layer.weight, layer.bias) for layer in self.map])
+        layers = [cast(nn.Linear, layer) for layer in self.map]
+        return mapping_network(z, [(layer.weight, layer.bias) for layer in layers])
 
     def styles(self, w_plus: Tensor) -> list[Tensor]:
         """The 23 style vectors of W+ [B,16,512], in the order of ``style_layers``."""
         self._check(w_plus)
         out = [self.stem.affine(w_plus[:, 0])]
-        for k, block in enumerate(self.blocks):
+        for k, block in enumerate(self._blocks()):
             out += block.styles(w_plus[:, 1 + 2 * k], w_plus[:, 2 + 2 * k])
         return [*out, self.to_img.affine(w_plus[:, -1])]
 
@@ -257,8 +262,11 @@ class MobileGenerator(Generator):
         if w_plus.ndim != 3 or w_plus.shape[1:] != (ROWS, WIDTH):
             raise shape_error("w_plus", f"[B, {ROWS}, {WIDTH}]", w_plus.shape)
 
+    def _blocks(self) -> list[Block]:
+        return [cast(Block, block) for block in self.blocks]
+
     def _noise_buffers(self) -> list[Tensor]:
-        return [self.stem.noise] + [c.noise for b in self.blocks for c in (b.conv1, b.conv2)]
+        return [self.stem.noise] + [c.noise for b in self._blocks() for c in (b.conv1, b.conv2)]
 
     def _noise(self, noise: Noise, batch: int) -> list[Tensor]:
         buffers = self._noise_buffers()
@@ -318,7 +326,7 @@ class MobileGenerator(Generator):
         x = self._run(styles, blocks, noise)
         if full:
             return self.to_img(x, styles[-1])
-        head = self.previews[str(resolution)]
+        head = cast(PreviewHead, self.previews[str(resolution)])
         if w_plus is None:
             raise ValueError(
                 f"resolution {resolution} is a preview: give w_plus, or ask for {self.resolution}"

@@ -20,7 +20,7 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
     """A method with untrained weights.
 
     Args:
-        options: ``method``, and what it has: ``preset``, ``width``, ``rank`` (mapping), ``strength`` (linear).
+        options: ``method`` and what it has: ``preset``, ``width``, ``rank`` (mapping), ``strength`` (linear).
         generator: for the number of rows.
 
     Raises:
@@ -50,12 +50,12 @@ def load_method(
     generator: Generator,
     device: str | torch.device = "cpu",
 ) -> Method:
-    """A method ready to drive; a trained generator in its file (variant ``gen``) replaces ``generator``'s weights.
+    """A method ready to drive.
 
     Args:
         options: as for ``build_method``; those in the model file come first.
         path: its model file; None for methods without one.
-        generator: its weights are changed in place by the variant ``gen``.
+        generator: the variant ``gen`` has one in its file, whose weights replace these in place.
         device: where to put the method.
     """
     if path is None:

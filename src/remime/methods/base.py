@@ -1,6 +1,7 @@
 """The interface of all reenactment methods.
 
-Driving is whose motion is used, target is whose face appears (P1's words; P2 and P4 call them the other way round).
+Driving is whose motion is used, target is whose face appears (P1's words; P2 and P4 say source and target the
+other way round).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Driving:
     """What a method may know of a driving clip before its first frame.
 
     Attributes:
-        mean: W+ [rows, 512], the mean latent of the clip's frames and of their horizontal flips; None unless the method
-            ``needs_latents``.
+        mean: W+ [rows, 512], the mean latent of the clip's frames and of their horizontal flips; None unless
+            the method ``needs_latents``.
     """
 
     mean: Tensor | None = None
@@ -41,7 +42,8 @@ class Method(nn.Module, ABC):
     """A reenactment method: latents of the target's identity with the driving frames' motion.
 
     Attributes:
-        needs_latents: ``drive`` uses the driving frames' inversions, ``identify`` the mean over the target's clip.
+        needs_latents: ``drive`` uses the driving frames' inversions, ``identify`` the mean over the target's
+            clip.
     """
 
     needs_latents: bool
@@ -52,7 +54,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def drive(
-        self, identity: Identity, frames: Tensor, latents: Tensor | None = None, driving: Driving | None = None
+        self,
+        identity: Identity,
+        frames: Tensor,
+        latents: Tensor | None = None,
+        driving: Driving | None = None,
     ) -> Tensor:
         """Latents W+ [B, rows, 512] of the target with the motion of driving frames.
 

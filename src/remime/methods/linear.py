@@ -25,7 +25,11 @@ class Linear(Method):
         return Identity(latent)
 
     def drive(
-        self, identity: Identity, frames: Tensor, latents: Tensor | None = None, driving: Driving | None = None
+        self,
+        identity: Identity,
+        frames: Tensor,
+        latents: Tensor | None = None,
+        driving: Driving | None = None,
     ) -> Tensor:
         """W+ [B, rows, 512]; ``latents`` and ``driving.mean`` are needed, ``frames`` are not looked at."""
         if latents is None or driving is None or driving.mean is None:

@@ -1,7 +1,7 @@
 """P1 ``mapping``: g = G(M(E_m(s) ⊕ E_i(t))) (Jahoda & Čech, Sec. 3.1).
 
-E_i is a frozen inverter whose latents are cached; E_m encodes the driving frame's motion in W+; M is linear. M is kept
-as an identity half and a motion half, so that a target is mapped once, not once per frame.
+E_i is a frozen inverter whose latents are cached; E_m encodes the driving frame's motion in W+; M is linear.
+M is kept as an identity half and a motion half, so that a target is mapped once, not once per frame.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ SIZE = 256  # height and width of the encoders' input
 class MeshMotionEncoder(nn.Module):
     """The ``small`` E_m: frozen face mesh and blendshapes, then a perceptron; frames to codes [B, rows, 512].
 
-    Where the paper's E_m starts from an ArcFace IR-SE50, this one starts from MediaPipe's mesh network, which knows
-    motion already and sees no colour. Pose and expression are measured by other networks in the metrics.
+    Where the paper's E_m starts from an ArcFace IR-SE50, this one starts from MediaPipe's mesh network, which
+    knows motion already and sees no colour. Pose and expression are measured by other networks in the
+    metrics.
 
     Args:
         rows: rows of W+.
         width: hidden units.
     """
+
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self, rows: int, width: int = 512) -> None:
         super().__init__()
@@ -50,7 +54,7 @@ class MeshMotionEncoder(nn.Module):
         self._mesh = [mesh]
 
     def measure(self, frames: Tensor) -> Tensor:
-        """What the perceptron sees of frames [B,3,R,R]: mesh in units of the frame and blendshapes, [B, 1486]."""
+        """What the perceptron sees of frames [B,3,R,R]: mesh, in frames, and blendshapes, [B, 1486]."""
         if not self._mesh:
             raise ValueError("attach a mesh network first")
         result = self._mesh[0](frames)
@@ -75,7 +79,7 @@ class MeshMotionEncoder(nn.Module):
 
 
 class PaperMotionEncoder(nn.Module):
-    """The ``paper`` E_m: IR-SE50 → BN → 7×7 average → FC 512 → EqualLinear(512 → rows·512); [B,3,256,256] in."""
+    """The ``paper`` E_m: IR-SE50 → BN → 7×7 average → FC 512 → EqualLinear(512 → rows·512)."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()
@@ -98,7 +102,7 @@ class PaperMotionEncoder(nn.Module):
 
 
 class FullMap(nn.Module):
-    """The paper's M: one linear layer (2·rows·512 → rows·512) on [identity, motion]; weights 1e-5, bias 1e-3."""
+    """The paper's M: one linear layer (2·rows·512 → rows·512) on [identity, motion]."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()
@@ -117,7 +121,7 @@ class FullMap(nn.Module):
 
 
 class FactoredMap(nn.Module):
-    """The ``small`` M, linear as well: per row identity plus a low-rank term for the target, motion added as it is.
+    """The ``small`` M, linear as well: the target's rows plus a low-rank term each, plus the motion.
 
     The low-rank term is what takes the target's own pose and expression out of its latent.
 
@@ -179,7 +183,11 @@ class Mapping(Method):
 
     @torch.no_grad()
     def drive(
-        self, identity: Identity, frames: Tensor, latents: Tensor | None = None, driving: Driving | None = None
+        self,
+        identity: Identity,
+        frames: Tensor,
+        latents: Tensor | None = None,
+        driving: Driving | None = None,
     ) -> Tensor:
         """W+ [B, rows, 512]; only ``frames`` are needed."""
         return identity.prepared + self.map.motion(self.motion_encoder(frames))  # type: ignore[operator]

@@ -1,8 +1,9 @@
 """Motion directions in the generator's latent space: how the puppets move.
 
-A ridge regression of W on what is measured on generated faces (head pose and blendshapes) gives, in closed form, the
-average change of the latent per degree or coefficient. Added to the first rows of W+, it turns heads and moves mouths
-of any identity; strong edits drift in identity, so amplitudes stay within the spread that was measured.
+A ridge regression of W on what is measured on generated faces (head pose and blendshapes) gives, in closed
+form, the average change of the latent per degree or coefficient. Added to the first rows of W+, it turns
+heads and moves mouths of any identity; strong edits drift in identity, so amplitudes stay within the spread
+that was measured.
 """
 
 from __future__ import annotations

@@ -76,7 +76,12 @@ class _Data:
 
 class _Job:
     def __init__(
-        self, datasets: Sequence[Dataset], inverter: Path, model: Path | None, state: Path, o: Mapping[str, Any]
+        self,
+        datasets: Sequence[Dataset],
+        inverter: Path,
+        model: Path | None,
+        state: Path,
+        o: Mapping[str, Any],
     ) -> None:
         import torch
 
@@ -111,7 +116,9 @@ class _Job:
                 rows = [clip.positions()[p] for p in sorted(clip.positions())]
                 spaced = np.unique(np.linspace(0, clip.entry.count - 1, FLIPS).round().astype(int))
                 images = clip.aligned.frames([clip.entry.first + int(i) for i in spaced])
-                known = torch.from_numpy(np.stack([clip.latents.latents[r] for r in rows])).to(self.plain.mean_latent)
+                known = torch.from_numpy(np.stack([clip.latents.latents[r] for r in rows])).to(
+                    self.plain.mean_latent
+                )
                 mean = mean_latent(self.inverter, images, known).cpu()
                 with atomic(path) as temporary:
                     np.save(temporary, mean.numpy())
@@ -133,7 +140,8 @@ class _Job:
         clip = self.data.clip(pair["target_dataset"], pair["target_shard"], pair["target_clip"])
         image = clip.aligned.frame(clip.entry.first + pair["target_frame"])
         latent = torch.from_numpy(clip.latents.latents[clip.positions()[pair["target_frame"]]])
-        return image, latent.to(self.plain.mean_latent), self.mean(clip) if self.method.needs_latents else None
+        mean = self.mean(clip) if self.method.needs_latents else None
+        return image, latent.to(self.plain.mean_latent), mean
 
     def _latents(self, clip: _Clip, count: int) -> Iterator[Tensor]:
         """A latent for every driving frame; frames that ``select`` left out are inverted now."""
@@ -170,7 +178,11 @@ class _Job:
         described = {**note, **{k: pair[k] for k in ("pair", "driving_clip", "target_clip", "target_frame")}}
         size = (self.o["resolution"],) * 2
         with Writer(
-            folder / f"{pair['pair']}.mp4", clip.entry.fps, size, metadata=described, **self._audio(pair, clip)
+            folder / f"{pair['pair']}.mp4",
+            clip.entry.fps,
+            size,
+            metadata=described,
+            **self._audio(pair, clip),
         ) as writer:
             for frame in self.reenactor.frames(identity, clip.frames(count), companions, driving):
                 writer.write(frame)

@@ -202,9 +202,11 @@ class MappingTask(Task):
         flat = [F.normalize(z.flatten(1), dim=1) for z in (z_a, z_b, z_aa, z_ab)]
         a, b, aa, ab = flat
         per_sample = [
-            cosface(torch.stack([aa[i] @ a[i], ab[i] @ a[i]]),
+            cosface(
+                torch.stack([aa[i] @ a[i], ab[i] @ a[i]]),
                 torch.stack([aa[i] @ b[i], ab[i] @ b[i]]),
-                self.o["cos_scale"],)
+                self.o["cos_scale"],
+            )
             for i in range(len(a))
         ]
         return torch.stack(per_sample).mean()

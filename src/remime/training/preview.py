@@ -30,7 +30,7 @@ class PreviewTask(Task):
         self.generator = generator
         self.heads = {r: PreviewHead.for_resolution(r) for r in resolutions}
         self.module = nn.ModuleDict({str(r): head for r, head in self.heads.items()})
-        self.module.to(generator.mean_latent.device)
+        self.module.to(generator.mean_latent.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = {"main": torch.optim.Adam(self.module.parameters(), lr)}
         self.size, self.seed = batch, seed
 

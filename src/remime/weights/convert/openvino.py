@@ -78,7 +78,9 @@ class _Graph:
     def tensor(self, name: str) -> Tensor:
         """A constant by its exported name."""
         if name not in self.by_name:
-            raise WeightsError(f"the OpenVINO graph has no constant {name!r}; another version of the package?")
+            raise WeightsError(
+                f"the OpenVINO graph has no constant {name!r}; another version of the package?"
+            )
         value = self.nodes[self.by_name[name]].value
         assert value is not None
         return torch.from_numpy(value.astype(np.float32))
@@ -205,8 +207,8 @@ def convert(files: dict[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         files: by file name: ``MappingNetwork.xml/.bin`` and ``SynthesisNetwork.xml/.bin``.
 
     Returns:
-        Tensors with the parameter names of ``remime.generators.mobile.MobileGenerator``, and metadata. The mean
-        latent is computed here, once, from a fixed seed, so that truncation never differs between runs.
+        Tensors with the parameter names of ``remime.generators.mobile.MobileGenerator``, and metadata. The
+        mean latent is computed here, once, from a fixed seed, so that truncation never differs between runs.
     """
     from remime.generators.mobile import mapping_network
 
@@ -218,5 +220,9 @@ def convert(files: dict[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     w = mapping_network(z, layers)
     tensors["mean_latent"] = w.double().mean(0).float()
     tensors |= _synthesis(read_ir(files["SynthesisNetwork.xml"], files["SynthesisNetwork.bin"]))
-    meta = {"kind": "mobile", "mean_latent_samples": MEAN_LATENT_SAMPLES, "mean_latent_seed": MEAN_LATENT_SEED}
+    meta = {
+        "kind": "mobile",
+        "mean_latent_samples": MEAN_LATENT_SAMPLES,
+        "mean_latent_seed": MEAN_LATENT_SEED,
+    }
     return tensors, meta
