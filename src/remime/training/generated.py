@@ -1,7 +1,7 @@
 """Generator samples with known latents, as cached features: what the small encoders learn most from.
 
-The pool is a directory of two memory-mapped arrays. It fills in chunks and continues where a killed run stopped; every
-sample depends on its index and the seed alone.
+The pool is a directory of two memory-mapped arrays. It fills in chunks and continues where a killed run
+stopped; every sample depends on its index and the seed alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ CHUNK = 8
 
 
 def sample_latents(
-    generator: Generator, count: int, seed: int, mixing: float = 0.0, truncation: tuple[float, float] = (0.4, 1.0)
+    generator: Generator,
+    count: int,
+    seed: int,
+    mixing: float = 0.0,
+    truncation: tuple[float, float] = (0.4, 1.0),
 ) -> Tensor:
     """Latents W+ [count,rows,512] of random faces.
 
@@ -47,11 +51,13 @@ def sample_latents(
     w = [torch.lerp(mean, generator.mapping(z[i].to(mean)), psi[i].to(mean)) for i in (0, 1)]
     rows = torch.arange(generator.rows)
     second = mixed[:, None] & (rows[None] >= crossover[:, None])  # [count, rows]
-    return torch.where(second[..., None].to(mean.device), generator.broadcast(w[1]), generator.broadcast(w[0]))
+    return torch.where(
+        second[..., None].to(mean.device), generator.broadcast(w[1]), generator.broadcast(w[0])
+    )
 
 
 def degrade(images: Tensor, seed: int) -> Tensor:
-    """Make clean generator samples look like video: half of them lose resolution, contrast and colour cast vary.
+    """Make clean generator samples look like video: half of them lose resolution, all get a little noise.
 
     Args:
         images: [B,3,R,R] in [-1,1].
@@ -76,19 +82,14 @@ class _Filled:
         self, path: Path, count: int, dtype: type, make: Callable[[int, int], np.ndarray], label: str
     ) -> None:
         note = path.with_suffix(".json")
-        done, shape = 0, None
         if path.exists() and note.exists():
-            known = json.loads(note.read_text())
-            done, shape = known["done"], tuple(known["shape"])
-        first = make(0, min(CHUNK, count)) if shape is None else None
-        if first is not None:
-            shape = first.shape[1:]
-        self.array = np.lib.format.open_memmap(
-            path, mode="w+" if first is not None else "r+", dtype=dtype, shape=(count, *shape)
-        )
-        if first is not None:
-            self.array[: len(first)] = first
-            done = len(first)
+            done, shape = json.loads(note.read_text()).values()
+            self.array = np.lib.format.open_memmap(path, mode="r+", dtype=dtype, shape=(count, *shape))
+        else:
+            first = make(0, min(CHUNK, count))
+            done, shape = len(first), first.shape[1:]
+            self.array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count, *shape))
+            self.array[:done] = first
         if done == count:
             return
         with Progress(count, label, "images", done=done) as progress:
@@ -137,7 +138,7 @@ class GeneratedPool:
         ).array
 
     def latents(self, start: int, stop: int) -> Tensor:
-        """W+ [stop-start,rows,512] of consecutive samples; computed, not stored, since they are quick to draw."""
+        """W+ [stop-start,rows,512] of consecutive samples; they are quick to draw, so they are not stored."""
         return torch.cat([self._chunk(c) for c in range(start // CHUNK, -(-stop // CHUNK))])[start % CHUNK :][
             : stop - start
         ]
@@ -149,7 +150,10 @@ class GeneratedPool:
 
     @torch.no_grad()
     def _decode(self, start: int, stop: int) -> np.ndarray:
-        images = [fit(self._generator.synthesize(w, resolution=self.resolution), self.size) for w in self.latents(start, stop).split(1)]
+        images = [
+            fit(self._generator.synthesize(w, resolution=self.resolution), self.size)
+            for w in self.latents(start, stop).split(1)
+        ]
         return to_image(torch.cat(images))
 
     @torch.no_grad()
@@ -160,4 +164,6 @@ class GeneratedPool:
 
     def all_latents(self) -> Tensor:
         """W+ [count,rows,512] of all samples, half precision."""
-        return torch.cat([self.latents(i, min(i + 512, self.count)).half() for i in range(0, self.count, 512)])
+        return torch.cat(
+            [self.latents(i, min(i + 512, self.count)).half() for i in range(0, self.count, 512)]
+        )

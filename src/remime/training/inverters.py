@@ -51,8 +51,9 @@ class _Trained(torch.nn.Module):
 class InverterTask(Task):
     """ReStyle-pSp or ReStyle-e4e (methods.md, Sec. 0).
 
-    Backward runs after every refinement on detached reconstructions, with one optimiser step per batch. With a ``pool``,
-    the first refinement also learns from cached generator samples whose latents are known, which costs no decode.
+    Backward runs after every refinement on detached reconstructions, with one optimiser step per batch. With
+    a ``pool``, the first refinement also learns from cached generator samples whose latents are known, which
+    costs no decode.
 
     Args:
         options: the flat options of stage ``train``; see ``DEFAULTS``.
@@ -80,7 +81,9 @@ class InverterTask(Task):
         adversary = LatentAdversary().to(device) if self.e4e and self.o["losses"]["adversarial"] else None
         self.module = _Trained(self.inverter.encoder, adversary)
         learned = [p for n, p in self.inverter.encoder.named_parameters() if not n.startswith("trunk.")]
-        self.optimizers: dict[str, torch.optim.Optimizer] = {"main": Ranger(learned, lr=self.o["learning_rate"])}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "main": Ranger(learned, lr=self.o["learning_rate"])
+        }
         if adversary is not None:
             self.optimizers["adversary"] = torch.optim.Adam(adversary.discriminator.parameters(), 2e-5)
         self.train_frames = train if train is not None and len(train) else None
@@ -207,7 +210,8 @@ class InverterTask(Task):
         generated = self._generated(VALIDATION, 9_000_000)
         sets = {"generated": generated["images"]}
         if self.validation_frames is not None:
-            spaced = torch.linspace(0, len(self.validation_frames) - 1, VALIDATION).round().long().unique().tolist()
+            last = len(self.validation_frames) - 1
+            spaced = torch.linspace(0, last, VALIDATION).round().long().unique().tolist()
             sets["real"] = fit(self.validation_frames.images(spaced), self.inverter.size).to(self.device)
         figures: dict[str, float] = {}
         for name, images in sets.items():
