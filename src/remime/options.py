@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from remime.errors import ConfigError, RemimeError
+from remime.errors import ConfigError, InputError, RemimeError
 from remime.layout import Layout
-from remime.schema import VARIANTS, compose, fill, find_problems, listed, load_schema, suggest
+from remime.schema import VARIANTS, compose, fill, find_problems, listed, load_schema, merge, suggest
 
 # Which classes of terms (column ``terms`` of weights.tsv) each value of ``licence`` accepts.
 LICENCES: Mapping[str, tuple[str, ...]] = {
@@ -68,6 +68,8 @@ def validate(
     Raises:
         ConfigError: with every problem at once: key, value, what is allowed, the fix.
     """
+    if not isinstance(config, Mapping):
+        raise ConfigError(name, find_problems({"type": "object"}, config))
     schema = schema or load_schema()
     config = without_removed(config)
     composed = compose(schema, config)
@@ -214,21 +216,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(documentation(load_schema()), end="")
         return 0
-    import yaml
-
-    from remime.schema import merge
-
-    config: Any = {}
-    for path in args.config or [Path("config.yaml")]:
-        config = merge(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    files = args.config or [Path("config.yaml")]
     try:
-        print(
-            json.dumps(validate(config, name=listed(args.config) if args.config else "config.yaml"), indent=2)
-        )
+        config: Any = {}
+        for path in files:
+            config = merge(config, _read_yaml(path))
+        print(json.dumps(validate(config, name=listed(files)), indent=2))
     except RemimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _read_yaml(path: Path) -> Any:
+    # Not at the top: only this command needs it, and it comes with Snakemake.
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(path, f"cannot be read ({error})", "a YAML file is needed") from None
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A changed option or a changed input file changes all outputs, like the real stag
 """
 
 import hashlib
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -18,11 +19,11 @@ def main() -> None:
     stage, arguments = sys.argv[2].removeprefix("remime.stages."), sys.argv[3:]
     if stage in REAL:
         os.execv(os.environ["REAL_PYTHON"], [os.environ["REAL_PYTHON"], *sys.argv[1:]])
-    outputs = {f: Path(v) for f, v in zip(arguments, arguments[1:], strict=False) if f in OUTPUTS}
+    outputs = {f: Path(v) for f, v in itertools.pairwise(arguments) if f in OUTPUTS}
     digest = hashlib.sha256(repr((stage, arguments)).encode())
-    for value in arguments:
-        if Path(value).is_file() and Path(value) not in outputs.values():
-            digest.update(Path(value).read_bytes())
+    for path in (Path(value) for value in arguments if not value.startswith("{")):
+        if path.is_file() and path not in outputs.values():
+            digest.update(path.read_bytes())
     for flag, path in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if flag == "--output" and stage in FOLDERS:

@@ -27,7 +27,8 @@ def add_clip(folder: Path, name: str) -> None:
 
 def folder_config(shards: int = SHARDS) -> dict[str, Any]:
     return small_config(
-        mine={"source": "folder", "path": "clips", "shards": shards}, puppets={"source": "puppets", "shards": 2}
+        mine={"source": "folder", "path": "clips", "shards": shards},
+        puppets={"source": "puppets", "shards": 2},
     )
 
 
@@ -95,7 +96,9 @@ def test_touched_lists_rerun_nothing(project: Project) -> None:
 @pytest.mark.parametrize(
     ("change", "rerun"),
     [
-        pytest.param({"datasets": {"unused": {"source": "puppets", "shards": 3}}}, set(), id="unused dataset"),
+        pytest.param(
+            {"datasets": {"unused": {"source": "puppets", "shards": 3}}}, set(), id="unused dataset"
+        ),
         pytest.param({"report": {"title": "Another"}}, {"report"}, id="title"),
         pytest.param({"sheet": {"videos": 1}}, {"sheet", "report"}, id="sheet"),
         pytest.param({"summarize": {"bootstrap": 10}}, {"summarize", "figures", "report"}, id="bootstrap"),

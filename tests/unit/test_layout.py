@@ -1,0 +1,147 @@
+"""Files, options, inputs and networks of jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from remime.layout import Dataset, Layout, to_json, tree_digest, tree_files
+from remime.options import validate
+from remime.schema import merge
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def layout(**change: Any) -> Layout:
+    """The default configuration after a change; init files are taken from nowhere."""
+    without = {name: {"init": None} for name in ("psp", "e4e")}
+    steps = {name: {"train": {"steps": 3, "datasets": ["puppets"]}} for name in ("psp", "e4e")}
+    config = merge(CONFIG, {"inverters": merge(without, steps), "models": {"mapping": {"init": None}}})
+    return Layout(validate(merge(config, change)), {"sface": "abc"})
+
+
+def test_files_of_a_dataset() -> None:
+    files = Dataset(Path("results/samples"), 2)
+    assert files.name == "samples"
+    assert str(files.latents("psp", files.shard_names[1])) == "results/samples/latents/psp/0001-of-0002.h5"
+    assert files.argument() == "results/samples=2"
+
+
+def test_overrides_reach_only_their_dataset() -> None:
+    flow = layout(datasets={"puppets": {"align": {"max_gap": 1}}})
+    assert flow.options("align", "puppets")["max_gap"] == 1
+    assert flow.options("align", "samples")["max_gap"] == 5
+
+
+def test_a_source_is_told_its_own_keys_and_the_seed() -> None:
+    flow = layout(seed=7)
+    assert flow.source_options("samples") == {"kinds": ["video", "image"], "clips": []}
+    told = flow.source_options("puppets")
+    assert (told["seed"], told["generator"], told["frames"]) == (7, "mobile-ffhq", 48)
+    assert not {"source", "shards", "align", "select"} & set(told)
+    assert layout(datasets={"puppets": {"seed": 3}}).source_options("puppets")["seed"] == 3
+
+
+def test_only_collected_sources_have_a_tar() -> None:
+    flow = layout()
+    assert flow.collected("samples", "0000-of-0001") == {}
+    assert flow.collected_arguments("puppets", "0000-of-0002") == [
+        "--tar",
+        "results/puppets/clips/0000-of-0002.tar",
+        "--collected",
+        "results/puppets/clips/0000-of-0002.status.tsv",
+    ]
+
+
+def test_an_inverter_needs_frames_a_method_needs_latents() -> None:
+    flow = layout()
+    inverter, method = flow.train_inputs("psp"), flow.train_inputs("mapping")
+    assert inverter["selected"] == [f"results/puppets/selected/000{i}-of-0002.parquet" for i in (0, 1)]
+    assert "latents" not in inverter
+    assert method["index"] == ["results/puppets/latents/psp.parquet", "results/samples/latents/psp.parquet"]
+    assert len(method["latents"]) == len(method["aligned"]) == 3
+    assert method["inverter"] == "results/models/psp/model.safetensors"
+    assert flow.train_arguments("mapping")[-2:] == ["results/puppets=2", "results/samples=1"]
+    options = flow.train_options("mapping")
+    assert (options["kind"], options["steps"], options["seed"]) == ("method", 60, 1)
+    assert not {"init", "datasets", "train"} & set(options)
+
+
+def test_weights_that_are_not_trained_further_need_no_data(tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    start.touch()
+    flow = layout(inverters={"psp": {"init": str(start), "train": {"steps": 0, "datasets": ["puppets"]}}})
+    assert set(flow.train_inputs("psp")) == {"init", "weights"}
+    assert flow.train_arguments("psp") == ["--init", str(start)]
+
+
+def test_linear_methods_have_no_weights_of_their_own() -> None:
+    flow = layout()
+    assert "model" not in flow.reenact_inputs("cross", "linear-psp")
+    assert flow.reenact_arguments("linear-psp") == []
+    assert flow.reenact_inputs("cross", "mapping")["model"] == "results/models/mapping/model.safetensors"
+    assert [Path(path).parent.name for path in flow.histories()] == ["psp", "e4e", "mapping"]
+
+
+def test_only_what_is_used_is_computed() -> None:
+    flow = layout(
+        datasets={"spare": {"source": "puppets"}},
+        protocols={"cross": {"models": ["linear-psp"]}, "self": None},
+    )
+    assert flow.inverters_used() == {"psp"}
+    assert flow.datasets_used() == ["samples", "puppets"]
+    assert flow.scores() == ["results/benchmarks/cross/linear-psp/scores/0000-of-0001.parquet"]
+
+
+def test_networks_of_a_run() -> None:
+    used = layout().networks_used()
+    assert len(used) == len(set(used))
+    assert {
+        "mobile-ffhq",
+        "dlib-landmarks-68",
+        "sface",
+        "hopenet-lite",
+        "lpips-alex",
+        "dlib-resnet-id",
+    } <= set(used)
+    with pytest.raises(ValueError, match="uses no networks"):
+        layout().networks("split")
+
+
+def test_equal_options_give_equal_text() -> None:
+    assert (
+        to_json({"b": 1, "a": [1.5, None]})
+        == to_json({"a": [1.5, None], "b": 1})
+        == '{"a": [1.5, null], "b": 1}'
+    )
+    assert json.loads(to_json({"path": "ä'\"$(rm)"})) == {"path": "ä'\"$(rm)"}
+
+
+def test_the_digest_of_a_tree_follows_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    clip = tmp_path / "a b" / "ü.mp4"
+    clip.write_bytes(b"1")
+    before = tree_digest(tmp_path)
+    assert tree_digest(tmp_path) == before
+    clip.write_bytes(b"22")
+    changed = tree_digest(tmp_path)
+    clip.rename(clip.with_name("v.mp4"))
+    assert len({before, changed, tree_digest(tmp_path), tree_digest(tmp_path / "none")}) == 4
+
+
+def test_links_that_lead_back_end(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "clip.mp4").touch()
+    (tmp_path / "a" / "back").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "a", target_is_directory=True)
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nowhere")
+    assert sorted(os.path.relpath(path, tmp_path) for path in tree_files(tmp_path)) == [
+        "a/clip.mp4",
+        "linked/clip.mp4",
+    ]
