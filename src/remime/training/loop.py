@@ -70,7 +70,10 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Figures on the validation data; ``score`` (lower is better) chooses the best checkpoint."""
+        """Figures on the validation data; ``score`` (lower is better) chooses the best checkpoint.
+
+        Of equal ones the last is kept, so a constant keeps the last of all.
+        """
 
 
 class Updater:
@@ -78,7 +81,8 @@ class Updater:
 
     def __init__(self, task: Task, options: LoopOptions, backward: Callable[[Tensor], None]) -> None:
         self._task, self._options, self._backward = task, options, backward
-        self.skipped = self.consecutive = 0
+        self.skipped = 0
+        self.consecutive = dict.fromkeys(task.optimizers, 0)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of a scalar loss."""
@@ -97,11 +101,11 @@ class Updater:
         norm = float(nn.utils.clip_grad_norm_(parameters, self._options.clip or math.inf))
         if math.isfinite(norm):
             optimizer.step()
-            self.consecutive = 0
+            self.consecutive[name] = 0
         else:
             self.skipped += 1
-            self.consecutive += 1
-            if self.consecutive >= MAX_SKIPPED:
+            self.consecutive[name] += 1
+            if self.consecutive[name] >= MAX_SKIPPED:
                 raise RemimeError(
                     f"training diverged: {MAX_SKIPPED} steps in a row had non-finite gradients\n"
                     "  lower learning_rate or the loss weights; the last checkpoint was kept"
@@ -164,7 +168,9 @@ def train(
         task.module.load_state_dict(saved["module"])
         for name, optimizer in task.optimizers.items():
             optimizer.load_state_dict(saved["optimizers"][name])
-        average = saved["average"]
+        if average is not None:
+            for name, value in average.items():
+                value.copy_(saved["average"][name])
         best = _Best(saved["best"]["score"], saved["best"]["step"], saved["best"]["tensors"])
         updater.skipped, updater.consecutive = saved["skipped"], saved["consecutive"]
     began = time.monotonic() - elapsed
@@ -199,13 +205,17 @@ def train(
         if average is not None:
             task.module.load_state_dict(average)
         torch.manual_seed(options.seed)
+        task.module.eval()
         with torch.no_grad():
             figures = task.validate()
+        task.module.train()
         record(step, "val", figures)
-        if best.score == math.inf or figures["score"] < best.score:
-            best = _Best(figures["score"], step, _copy(task.module))
+        score = math.inf if math.isnan(figures["score"]) else figures["score"]
+        if score <= best.score:
+            best = _Best(score, step, _copy(task.module))
         task.module.load_state_dict(current)
 
+    task.module.train()
     if start == 0 and not history:
         validate(0)
     with Progress(options.steps, label, "steps", done=start) as progress:
