@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from remime.errors import ConfigError, InputError, RemimeError
-from remime.layout import Layout
+from remime.layout import RESULTS, Layout
 from remime.schema import VARIANTS, compose, fill, find_problems, listed, load_schema, merge, suggest
 
 # Which classes of terms (column ``terms`` of weights.tsv) each value of ``licence`` accepts.
@@ -140,7 +140,8 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
             where, train = f"{section}.{name}", entry.get("train")
             if train is None:
                 continue
-            if train["steps"] and not train["datasets"]:
+            # An inverter can learn from the generator's samples alone.
+            if train["steps"] and not train["datasets"] and section == "models":
                 yield f"{where}.train.datasets: is empty, but train.steps is {train['steps']}; name a dataset"
             if not train["steps"] and not entry["init"]:
                 yield f"{where}.init: is null and train.steps is 0, so there are no weights; set one of them"
@@ -177,9 +178,13 @@ def _networks(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]])
 
 def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
     """Files and folders that are named but not there."""
+    # Another training of the same configuration may be the start of one.
+    made = {
+        str(RESULTS / "models" / n / "model.safetensors") for s in ("inverters", "models") for n in config[s]
+    }
     for section in ("inverters", "models"):
         for name, entry in config[section].items():
-            if entry.get("init") and not (base / entry["init"]).is_file():
+            if entry.get("init") and entry["init"] not in made and not (base / entry["init"]).is_file():
                 yield (
                     f"{section}.{name}.init: {entry['init']!r} is not a file; make it with "
                     "`make train-models`, or set null and train.steps"
