@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remime.files import sha256
 from remime.stages import entry, stage_parser
+
+if TYPE_CHECKING:
+    from remime.archive import LatentReader, Parts
 
 OPTIONS: dict[str, Any] = {"generator": "mobile-ffhq", "batch": 8, "frames": "selected"}
 
@@ -21,6 +24,13 @@ def _wanted(selected: Path, which: str) -> dict[str, list[int]]:
         if r["keep"] and (which == "selected" or r["sampled"]):
             rows.setdefault(r["clip"], []).append(r["row"])
     return {clip: sorted(listed) for clip, listed in rows.items()}
+
+
+def _finished(parts: Parts[LatentReader], clip: str) -> bool:
+    part = parts.open(clip)
+    if part is not None:
+        part.close()
+    return part is not None
 
 
 def run(
@@ -55,10 +65,11 @@ def run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     weights = sha256(inverter)
     wanted = _wanted(selected, o["frames"])
-    parts = Parts(state, LatentReader, {**o, "weights": weights, "aligned": sha256(aligned)})
+    key = {**o, "weights": weights, "aligned": sha256(aligned), "selected": sha256(selected)}
+    parts = Parts(state, LatentReader, key)
     with AlignedReader(aligned) as reader:
         clips = [c for c in reader.clips if c.id in wanted]
-        pending = [c for c in clips if parts.open(c.id) is None]
+        pending = [c for c in clips if not _finished(parts, c.id)]
         if pending:
             network = load_inverter(inverter, load_generator(o["generator"]), device)
             lpips = load_lpips().to(device)

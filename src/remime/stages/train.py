@@ -26,7 +26,7 @@ OPTIONS: dict[str, Any] = {
     "checkpoint_every": 100,
 }
 # Names of the configuration to those of Lightning Fabric.
-_PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
+_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed"}
 _LOOP = ("steps", "seed", "ema", "validate_every", "checkpoint_every")
 # What a model must be told to be built again; the rest of the options is about training it.
 _STRUCTURE = ("method", "preset", "variant", "inverter", "refinements", "size", "width", "rank", "spread")
@@ -160,7 +160,7 @@ def _train(
         STAGES["train"],
         sha256(inverter) if inverter is not None else "",
         sorted(start.meta.items()) if start is not None else "",
-        [d.argument() for d in datasets],
+        [(d.argument(), _data(d, o)) for d in datasets],
     )
     loop = LoopOptions(clip=o["gradient_clip"], **{k: o[k] for k in _LOOP})
     result = train(task, loop, state, digest, f"train {name}", fabric)
@@ -178,6 +178,15 @@ def _train(
         "remime": __version__,
     }
     return Result(kept, result.step, result.metrics, result.history, result.resumed_from), note
+
+
+def _data(dataset: Dataset, o: Mapping[str, Any]) -> list[str]:
+    """What a resumed run must find unchanged: the tables that say which frames it learns from."""
+    if o["kind"] == "inverter":
+        tables = [dataset.manifest, *map(dataset.selected, dataset.shard_names)]
+    else:
+        tables = [dataset.index(o["inverter"])]
+    return [sha256(table) for table in tables]
 
 
 def _initialise(module: Any, start: Any) -> None:
