@@ -200,13 +200,12 @@ def _side_by_side(
 
 
 def write_comparison(source: _Source, pair: Pair, models: Sequence[str], path: Path, size: int) -> None:
-    """Write the side-by-side video of a pair, with the driving clip's sound where the results have it."""
+    """Write the side-by-side video of a pair."""
     _, _, fps = source.driving(pair)
     frames = _side_by_side(source, pair, models, size)
     first = next(frames)
     note = {"remime": __version__, "pair": pair["pair"], "tiles": ["driving", "target", *models]}
-    sound = source.benchmark.video(models[0], pair)
-    with video.Writer(path, fps, first.shape[1::-1], audio_from=sound, metadata=note, crf=21) as writer:
+    with video.Writer(path, fps, first.shape[1::-1], metadata=note, crf=21) as writer:
         for image in track(chain([first], frames), f"sheet {pair['pair']}", pair["frames"], "frames"):
             writer.write(image)
 
