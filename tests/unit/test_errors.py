@@ -35,4 +35,7 @@ def test_exit_codes(error: RemimeError, code: int) -> None:
 
 
 def test_a_shape_error_names_both_shapes() -> None:
-    assert str(shape_error("w", "[B, 16, 512]", (2, 18, 512))) == "w: expected shape [B, 16, 512], got (2, 18, 512)"
+    assert (
+        str(shape_error("w", "[B, 16, 512]", (2, 18, 512)))
+        == "w: expected shape [B, 16, 512], got (2, 18, 512)"
+    )
