@@ -90,6 +90,9 @@ class Reenactor:
             images: uint8 [R, R, 3] each.
             latents: their inversions [rows, 512], when the method needs them.
             driving: what is known of the whole clip, when the method needs it.
+
+        Raises:
+            ValueError: there are fewer latents than frames.
         """
         stream, companions = iter(images), iter(latents) if latents is not None else None
         while chunk := list(islice(stream, self.batch)):
@@ -97,6 +100,9 @@ class Reenactor:
                 tensor = to_tensor(np.stack(chunk)).to(self.device)
                 known = None
                 if companions is not None:
-                    known = torch.stack(list(islice(companions, len(chunk)))).to(self.device)
+                    listed = list(islice(companions, len(chunk)))
+                    if len(listed) < len(chunk):
+                        raise ValueError(f"the last {len(chunk)} frames have {len(listed)} latents")
+                    known = torch.stack(listed).to(self.device)
                 w_plus = self.method.drive(identity, tensor, known, driving)
             yield from self.decode(w_plus)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,20 +35,23 @@ OPTIONS: dict[str, Any] = {
 class _Clip:
     """A clip with all that is cached of it."""
 
+    key: tuple[str, str]  # dataset and clip
     entry: Any
     aligned: AlignedReader
     latents: LatentReader
-    terms: str = ""
 
     def frames(self, count: int | None = None) -> Iterator[NDArray[np.uint8]]:
         """Its aligned frames, one at a time."""
         for row in self.entry.rows[:count]:
             yield self.aligned.frame(row)
 
-    def positions(self) -> dict[int, int]:
-        """Rows of the latent shard by position in the clip."""
+    @cached_property
+    def inverted(self) -> dict[int, NDArray[np.float32]]:
+        """The latents [rows, 512] that there are, by position in the clip."""
         known = self.latents.by_id[self.entry.id]
-        return {int(self.latents.clip_row[row]) - self.entry.first: row for row in known.rows}
+        rows = slice(known.first, known.first + known.count)
+        positions = self.latents.clip_row[rows] - self.entry.first
+        return dict(zip(positions.tolist(), self.latents.latents[rows], strict=True))
 
 
 class _Data:
@@ -71,7 +75,7 @@ class _Data:
                 LatentReader(where.latents(self.inverter, shard)),
             )
         aligned, latents = self._open[key]
-        return _Clip(aligned.by_id[name], aligned, latents)
+        return _Clip((dataset, name), aligned.by_id[name], aligned, latents)
 
 
 class _Job:
@@ -99,7 +103,7 @@ class _Job:
         self.reenactor = Reenactor(own, self.method, o["resolution"], o["batch"])
         self.inversions = Reenactor(self.plain, self.method, o["resolution"], o["batch"])
         self.data, self.state, self.o = _Data(datasets, o["inverter"]), state, o
-        self._means: dict[str, Tensor] = {}
+        self._means: dict[tuple[str, str], Tensor] = {}
 
     def mean(self, clip: _Clip) -> Tensor:
         """The mean latent [rows, 512] of a clip and its mirror images, computed once."""
@@ -108,22 +112,19 @@ class _Job:
 
         from remime.reenactment import FLIPS, mean_latent
 
-        if clip.entry.id not in self._means:
-            path = self.state / "means" / f"{clip.entry.id}.npy"
+        if clip.key not in self._means:
+            path = self.state / "means" / clip.key[0] / f"{clip.key[1]}.npy"
             if path.exists():
                 mean = torch.from_numpy(np.load(path))
             else:
-                rows = [clip.positions()[p] for p in sorted(clip.positions())]
                 spaced = np.unique(np.linspace(0, clip.entry.count - 1, FLIPS).round().astype(int))
                 images = clip.aligned.frames([clip.entry.first + int(i) for i in spaced])
-                known = torch.from_numpy(np.stack([clip.latents.latents[r] for r in rows])).to(
-                    self.plain.mean_latent
-                )
+                known = torch.from_numpy(np.stack([*clip.inverted.values()])).to(self.plain.mean_latent)
                 mean = mean_latent(self.inverter, images, known).cpu()
                 with atomic(path) as temporary:
                     np.save(temporary, mean.numpy())
-            self._means[clip.entry.id] = mean
-        return self._means[clip.entry.id].to(self.plain.mean_latent)
+            self._means[clip.key] = mean
+        return self._means[clip.key].to(self.plain.mean_latent)
 
     def target(self, pair: Mapping[str, Any]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
         """A target's frame, its latent [rows, 512] and, if the method needs it, its clip's mean."""
@@ -139,7 +140,7 @@ class _Job:
             return image, latents[0], mean
         clip = self.data.clip(pair["target_dataset"], pair["target_shard"], pair["target_clip"])
         image = clip.aligned.frame(clip.entry.first + pair["target_frame"])
-        latent = torch.from_numpy(clip.latents.latents[clip.positions()[pair["target_frame"]]])
+        latent = torch.from_numpy(clip.inverted[pair["target_frame"]])
         mean = self.mean(clip) if self.method.needs_latents else None
         return image, latent.to(self.plain.mean_latent), mean
 
@@ -149,10 +150,9 @@ class _Job:
 
         from remime.reenactment import invert
 
-        positions = clip.positions()
         for i in range(count):
-            if i in positions:
-                yield torch.from_numpy(clip.latents.latents[positions[i]])
+            if i in clip.inverted:
+                yield torch.from_numpy(clip.inverted[i])
             else:
                 yield invert(self.inverter, clip.aligned.frame(clip.entry.first + i)[None])[0].cpu()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 
 from remime.encoders.inverter import decode_resolution
 from remime.encoders.restyle import fit
+from remime.errors import InputError
 from remime.generators.base import Generator
 from remime.methods import build_method
 from remime.methods.mapping import SIZE, Mapping, MeshMotionEncoder
 from remime.progress import track
 from remime.training.data import Frames, Pairs
 from remime.training.loop import Task, Updater
-from remime.training.losses import ImageLosses, face_crop, cosface
+from remime.training.losses import ImageLosses, cosface, face_crop
 from remime.training.optimizers import Ranger
 
 DEFAULTS: dict[str, Any] = {
@@ -52,6 +54,16 @@ class _Trained(nn.Module):
             self.generator = generator
 
 
+def _validation_pairs(frames: Frames | None) -> Pairs | None:
+    if frames is None or not len(frames):
+        return None
+    try:
+        return Pairs(frames, 0)
+    except InputError as error:
+        print(f"no validation, the last checkpoint is kept: {error.problem}", file=sys.stderr)
+        return None
+
+
 class MappingTask(Task):
     """E_m and M (and G in the variant ``gen``) on pairs of frames.
 
@@ -62,8 +74,8 @@ class MappingTask(Task):
         options: the flat options of stage ``train``; see ``DEFAULTS``.
         generator: frozen unless the variant is ``gen``.
         train: frames with latents.
-        validation: frames with latents of other identities; None: no validation data, the last checkpoint is
-            kept.
+        validation: frames with latents of other identities; with fewer than two of these, or None, the last
+            checkpoint is kept.
         device: where to train.
     """
 
@@ -86,16 +98,15 @@ class MappingTask(Task):
         self.method = method.to(device)
         tuned = self.o["variant"] == "gen"
         if tuned:
-            # The affines, convolutions and image layers learn; the mapping network and the constant input do
-            # not.
+            # Affines, convolutions and image layers learn; mapping network and constant input do not.
             for name, parameter in generator.named_parameters():
-                parameter.requires_grad_(not name.startswith(("map.", "style.", "previews.")))
+                parameter.requires_grad_(not name.startswith(("map.", "style.", "previews.", "input")))
         self.module = _Trained(self.method, generator if tuned else None)
         learned = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizers = {"main": Ranger(learned, lr=self.o["learning_rate"])}
         self.losses = ImageLosses(self.o["identity"]).to(device)
         self.pairs = Pairs(train, self.seed)
-        self.validation = Pairs(validation, 0) if validation is not None and len(validation) else None
+        self.validation = _validation_pairs(validation)
         self.measured: Tensor | None = None
         if isinstance(self.method.motion_encoder, MeshMotionEncoder) and self.o["latent_batch"]:
             self._measure_all(train)
@@ -166,9 +177,8 @@ class MappingTask(Task):
             codes = encoder.encode(self.measured[driving].to(self.device))
         else:
             codes = encoder(fit(self.pairs.frames.images(where["s_a"]), SIZE).to(self.device))
-        latents = self.cached_latents.to(self.device)
-        out = self.method(latents[target].float(), codes)
-        return ((out - latents[driving].float()) / self.spread).square().mean()
+        source, wanted = (self.cached_latents[i].to(self.device).float() for i in (target, driving))
+        return ((self.method(source, codes) - wanted) / self.spread).square().mean()
 
     def _image_terms(self, b: dict[str, Tensor]) -> dict[str, Tensor]:
         """P1's Eq. 1–6 for (s_A → t_A) and (s_A → t_B)."""
