@@ -25,6 +25,8 @@ COLLECTED = frozenset({"puppets"})
 STAGE_KEYS = ("align", "measure", "select", "invert", "index")
 _SAMPLES = "workflow/samples.tsv"
 _LANDMARKS = "dlib-landmarks-68"
+# Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
+_MESH = ("face-mesh", "blendshapes")
 
 
 @dataclass(frozen=True)
@@ -412,8 +414,7 @@ class Layout:
         generator, score = self.config["generator"], self.config["score"]
         match stage:
             case "collect":
-                measure = self.options("measure", name)
-                return [generator, measure["pose"], measure["mesh"], "blendshapes"]
+                return [generator]
             case "align":
                 return [_LANDMARKS]
             case "measure":
@@ -422,9 +423,12 @@ class Layout:
             case "invert":
                 return [generator, "lpips-alex"]
             case "train" if self.trained(name)["train"]["steps"]:
-                return [generator, "lpips-alex", self.trained(name)["train"]["identity"], _LANDMARKS]
-            case "train" | "reenact":
-                return [generator]
+                loss = self.trained(name)["train"]["identity"]
+                return [generator, "lpips-alex", loss, *_MESH]
+            case "train":
+                return [generator, "lpips-alex"]
+            case "reenact":
+                return [generator, "lpips-alex", *_MESH]
             case "score":
                 return [_LANDMARKS, score["pose"], score["identity"], f"lpips-{score['lpips']}"]
         raise ValueError(f"stage {stage!r} uses no networks")
