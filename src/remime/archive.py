@@ -564,31 +564,39 @@ class LatentReader(_Reader):
         return self.file["error"]
 
 
-R = TypeVar("R", bound=_Reader)
+R = TypeVar("R")
 
 
 class Parts(Generic[R]):
-    """The finished clips of a shard under way, one small shard each, so that a killed job resumes.
+    """The finished clips of a shard under way, a file each, so that a killed job resumes.
 
-    A stage writes each finished clip to ``path(clip)``, merges all at the end with ``copy_clip`` and then
-    calls ``remove``. The file's name holds a digest of the clip and of the key, so parts of other options,
-    inputs or versions are never taken up again.
+    A stage writes each finished clip to ``path(clip)``, merges all at the end (shards with ``copy_clip``)
+    and then calls ``remove``. The file's name holds a digest of the clip and of the key, so parts of other
+    options, inputs or versions are never taken up again.
 
     Args:
         directory: the folder of the parts; nothing else lies in it.
-        reader: ``AlignedReader`` or ``LatentReader``.
+        reader: opens a part; ``AlignedReader``, ``LatentReader``, or what raises RemimeError for a bad file.
         key: all that the parts depend on besides the clip; JSON values.
+        suffix: ending of the files.
     """
 
-    def __init__(self, directory: str | Path, reader: Callable[[Path], R], key: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        reader: Callable[[Path], R],
+        key: Mapping[str, Any],
+        suffix: str = ".h5",
+    ) -> None:
         self.directory = Path(directory)
+        self._suffix = suffix
         self._reader = reader
         self._digest = options_digest({"key": dict(key), "remime": __version__})
 
     def path(self, clip: str) -> Path:
         """Where the part of a clip lies or will lie; its writer makes it atomic."""
         name = hashlib.blake2b(f"{self._digest}:{clip}".encode(), digest_size=12).hexdigest()
-        return self.directory / f"{name}.h5"
+        return self.directory / f"{name}{self._suffix}"
 
     def open(self, clip: str) -> R | None:
         """The finished part of a clip, or None; a damaged one is deleted, so that it is made anew."""
