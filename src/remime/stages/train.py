@@ -62,6 +62,36 @@ def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device
     )
 
 
+def _fit_directions(o: dict[str, Any], state: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """The puppets' motion directions: closed form, so there are no steps; adds their names to the description."""
+    import torch
+
+    from remime.generators import load_generator
+    from remime.runtime import keep_freed_memory
+    from remime.sources.directions import to_tensors
+    from remime.training.directions import fit
+
+    keep_freed_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    directions = fit(o, load_generator(o["generator"], previews=False).to(device), state)
+    description["names"] = list(directions.names)
+    correlation = dict(zip(directions.names, directions.correlation.tolist(), strict=True))
+    description["training"].append(
+        {
+            "datasets": [],
+            "steps": 0,
+            "best_step": 0,
+            "seed": o["seed"],
+            "hardware": str(device),
+            "seconds": 0,
+            "options": {k: o[k] for k in ("pool", "size")},
+            "metrics": {f"correlation_{k}": round(v, 3) for k, v in correlation.items()},
+            "remime": __version__,
+        }
+    )
+    return {name: torch.from_numpy(value) for name, value in to_tensors(directions).items()}
+
+
 def _untrained(o: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors of a network that is neither initialised from a file nor trained."""
     from remime.generators import load_generator
@@ -125,7 +155,9 @@ def run(
     if start is not None:
         description["options"] = {**start.meta["options"], **description["options"]}
     rows: list[dict[str, Any]] = []
-    if o["steps"]:
+    if o["kind"] == "directions":
+        tensors = _fit_directions(o, state, description)
+    elif o["steps"]:
         result, note = _train(name, o, datasets, state, start, inverter)
         tensors, rows = result.tensors, result.history
         description["training"].append(note)

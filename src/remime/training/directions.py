@@ -38,11 +38,11 @@ def fit(options: dict[str, Any], generator: Generator, state: Path) -> Direction
     Args:
         options: ``pool`` (samples), ``seed`` and ``size`` (of the images).
         generator: makes them.
-        state: directory for the samples; shared with an inverter's pool of the same options.
+        state: the training's own directory; the pool lies beside it, as an inverter's does.
     """
     device = generator.mean_latent.device
     pool = GeneratedPool(
-        state / "pool",
+        state.parent / "pool",
         generator,
         lambda images: images[:, :, :1, :1],
         options["pool"],

@@ -6,8 +6,10 @@ stopped; every sample depends on its index and the seed alone.
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,14 @@ class _Filled:
                     write_text(note, json.dumps({"done": done, "shape": shape}))
 
 
+@contextmanager
+def _exclusive(directory: Path) -> Iterator[None]:
+    """One process at a time; trainings of the same options share a pool."""
+    with (directory / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 class GeneratedPool:
     """Samples of a generator: W+, images and features of the (degraded) images, as memory-mapped arrays.
 
@@ -129,6 +139,11 @@ class GeneratedPool:
         self.count, self.seed, self.size, self.resolution = count, seed, size, resolution
         self._generator, self._describe = generator, describe
         directory.mkdir(parents=True, exist_ok=True)
+        with _exclusive(directory):
+            self._fill(directory)
+
+    def _fill(self, directory: Path) -> None:
+        seed, size, resolution, count = self.seed, self.size, self.resolution, self.count
         stem = f"{count}-{seed}-{size}-{resolution or 'full'}"
         self.images = _Filled(
             directory / f"images-{stem}.npy", count, np.uint8, self._decode, "generator samples"

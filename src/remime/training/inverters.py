@@ -60,7 +60,7 @@ class InverterTask(Task):
         generator: frozen.
         train: real frames, or None.
         validation: real frames of other identities, or None.
-        state: directory for the pool.
+        state: the training's own directory; the pool lies beside it, for other trainings of the same options.
         device: where to train.
     """
 
@@ -97,7 +97,7 @@ class InverterTask(Task):
             if not isinstance(encoder, SmallEncoder):
                 raise ValueError("option pool: only the preset 'small' has features that can be cached")
             self.pool = GeneratedPool(
-                state / "pool",
+                state.parent / "pool",
                 generator,
                 encoder.trunk,
                 int(self.o["pool"]),
