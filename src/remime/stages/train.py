@@ -63,7 +63,7 @@ def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device
 
 
 def _fit_directions(o: dict[str, Any], state: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """The puppets' motion directions: closed form, so there are no steps; adds their names to the description."""
+    """The puppets' motion directions, in closed form; their names go into the description."""
     import torch
 
     from remime.generators import load_generator
