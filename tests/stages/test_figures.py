@@ -141,3 +141,12 @@ def test_motion_plot_is_of_the_longest_pair(world):
 def test_protocols_are_needed(world, tmp_path):
     with pytest.raises(InputError, match="figures: protocols"):
         figures.run(world[1], [world[0]], [], None, tmp_path / "f", {})
+
+
+def test_main_parses_the_workflows_command_line(world, tmp_path):
+    benchmark, metrics = world
+    figures.main(
+        ["--metrics", str(metrics), "--benchmarks", str(benchmark), "--histories", "--speeds",
+         f"{tmp_path}/none", "--output", f"{tmp_path}/out", "--options", json.dumps(OPTIONS)]
+    )  # fmt: skip
+    assert (tmp_path / "out" / "cross_csim.svg").exists()

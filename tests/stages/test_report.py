@@ -12,7 +12,7 @@ from remime.errors import InputError
 from remime.metrics import METRICS
 from remime.stages import figures, plan, report, score, sheet, summarize
 from remime.tables import write_table
-from tests.evaluation import NETWORKS, SIZE, Fake, make_dataset, write_videos
+from tests.evaluation import NETWORKS, SIZE, Fake, make_dataset, read_pairs, write_videos
 
 BATCH = "0000-of-0001"
 MODELS = {"linear": {"method": "linear", "inverter": "psp"}, "mapping": {"method": "mapping"}}
@@ -97,7 +97,8 @@ def make(finished, **options) -> Path:
     out = root / "results" / "report"
     report.run(
         out / "metrics.parquet", out / "metrics.csv", out / "tables.md", out / "figures",
-        [out / "videos" / "cross"], [dataset], [root / "results" / "models" / "mapping" / "card.md"],
+        [out / "videos" / "cross"], [dataset], [root / "results" / "benchmarks" / "cross"],
+        [root / "results" / "models" / "mapping" / "card.md"],
         root / "weights.tsv", root / "samples.tsv", out / "index.html",
         {"title": "<Faces> & more", "weights": ["sface"], **options},
     )  # fmt: skip
@@ -173,6 +174,13 @@ def test_counts_of_the_dataset(finished):
     assert "29 3 26 3 blur" in words  # aligned frames, interpolated, kept, dropped
 
 
+def test_counts_of_the_benchmark(finished):
+    pairs = read_pairs(finished[0] / "results" / "benchmarks" / "cross")
+    frames = sum(pair["frames"] for pair in pairs)
+    words = " ".join(Page(make(finished)).text.split())
+    assert f"cross cross 2 {frames} 2 " in words
+
+
 def test_long_failure_lists_are_cut_with_a_count(finished, tmp_path):
     root, _ = finished
     dataset = make_dataset(tmp_path / "many")
@@ -201,7 +209,8 @@ def test_main_parses_the_workflows_command_line(finished, tmp_path, capsys):
     report.main(
         ["--metrics", f"{out}/metrics.parquet", "--csv", f"{out}/metrics.csv", "--tables", f"{out}/tables.md",
          "--figures", f"{out}/figures", "--sheets", f"{out}/videos/cross", "--datasets",
-         f"{dataset.folder}=1", "--cards", f"{root}/results/models/mapping/card.md", "--weights",
+         f"{dataset.folder}=1", "--benchmarks", f"{root}/results/benchmarks/cross", "--cards",
+         f"{root}/results/models/mapping/card.md", "--weights",
          f"{root}/weights.tsv", "--samples", f"{root}/samples.tsv", "--output", str(page), "--options",
          json.dumps({"title": "x"})]
     )  # fmt: skip

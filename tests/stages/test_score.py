@@ -6,6 +6,7 @@ import pytest
 from remime.archive import parts_directory
 from remime.errors import InputError
 from remime.metrics import IMAGE
+from remime.metrics.scorer import CROSS
 from remime.stages import plan
 from remime.stages import score as stage
 from remime.tables import read_meta, read_table
@@ -163,3 +164,23 @@ def test_batch_without_pairs_is_empty_but_whole(world):
     assert count == 0
     assert read_table(output, "scores").num_rows == 0
     assert read_meta(output)["stage"] == "score"
+
+
+def test_main_parses_the_workflows_command_line(world, monkeypatch):
+    asked = []
+
+    def load(metrics, **names):
+        asked.append((tuple(metrics), names))
+        return NETWORKS
+
+    monkeypatch.setattr(stage, "load_networks", load)
+    dataset, benchmark = world
+    output = benchmark / "good" / "scores" / f"{BATCH}.parquet"
+    stage.main(
+        ["--pairs", f"{benchmark}/pairs.parquet", "--batch", BATCH, "--datasets", f"{dataset.folder}=1",
+         "--videos", f"{benchmark}/good/videos/{BATCH}", "--output", str(output),
+         "--features", f"{benchmark}/good/features/{BATCH}.npz",
+         "--options", '{"model": "good", "identity": "edgeface-s"}']
+    )  # fmt: skip
+    assert read_table(output, "scores").num_rows > 0
+    assert asked == [(CROSS, {"pose": "hopenet-lite", "identity": "edgeface-s", "lpips": "alex"})]

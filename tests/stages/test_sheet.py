@@ -148,3 +148,13 @@ def test_labels_fit_and_know_other_alphabets():
     strip = pictures.label("Žofie " * 40, 100)
     assert strip.shape == (pictures.LABEL, 100, 3)
     assert (pictures.label("Ж", 60) != pictures.label("Я", 60)).any()
+
+
+def test_main_parses_the_workflows_command_line(world, tmp_path):
+    dataset, benchmark = world
+    sheet.main(
+        ["--pairs", f"{benchmark}/pairs.parquet", "--benchmark", str(benchmark), "--datasets",
+         f"{dataset.folder}=1", "--output", f"{tmp_path}/out", "--options",
+         json.dumps({**OPTIONS, "videos": 0})]
+    )  # fmt: skip
+    assert (tmp_path / "out" / "sheet.json").exists()

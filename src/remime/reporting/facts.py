@@ -78,6 +78,40 @@ def dataset_facts(dataset: Dataset) -> DatasetFacts:
     )
 
 
+class BenchmarkFacts(NamedTuple):
+    """What a benchmark compares.
+
+    Args:
+        name, protocol: its name in the configuration, and cross or self.
+        pairs, frames: videos a model, and their frames together.
+        driving, targets: different driving clips and target identities.
+        random: how many of the targets are random identities of the generator.
+    """
+
+    name: str
+    protocol: str
+    pairs: int
+    frames: int
+    driving: int
+    targets: int
+    random: int
+
+
+def benchmark_facts(folder: Path) -> BenchmarkFacts:
+    """Counts from a benchmark's pairs."""
+    rows = read_table(folder / "pairs.parquet", "pairs").to_pylist()
+    targets = {row["target_identity"] for row in rows}
+    return BenchmarkFacts(
+        name=folder.name,
+        protocol=", ".join(sorted({row["protocol"] for row in rows})),
+        pairs=len(rows),
+        frames=sum(row["frames"] for row in rows),
+        driving=len({(row["driving_dataset"], row["driving_clip"]) for row in rows}),
+        targets=len(targets),
+        random=sum(name.startswith("random:") for name in targets),
+    )
+
+
 def read_tsv(path: Path) -> list[dict[str, str]]:
     """The rows of a table of the repository."""
     try:

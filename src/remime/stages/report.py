@@ -51,6 +51,7 @@ def run(
     figures: Path,
     sheets: Sequence[Path],
     datasets: Sequence[Dataset],
+    benchmarks: Sequence[Path],
     cards: Sequence[Path],
     weights: Path,
     samples: Path | None,
@@ -64,6 +65,7 @@ def run(
         figures: the folder of ``figures``.
         sheets: the folders of ``sheet``, one a benchmark.
         datasets: whose counts, failures and terms are shown.
+        benchmarks: ``results/benchmarks/{protocol}``, whose pairs are counted.
         cards: the models' cards, Markdown.
         weights: the repository's table of pretrained files.
         samples: its table of sample clips, or None.
@@ -84,6 +86,7 @@ def run(
         "videos": _galleries(sheets, output, ".mp4"),
         "cards": [{"name": path.parent.name, "html": markdown.render(_read(path), 4)} for path in cards],
         "datasets": [facts.dataset_facts(dataset) for dataset in datasets],
+        "benchmarks": [facts.benchmark_facts(folder) for folder in benchmarks],
         "shown": options["failures"],
         "weights": facts.weight_rows(weights, options["weights"]),
         "samples": facts.sample_rows(samples, datasets) if samples is not None else [],
@@ -106,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }.items():
         parser.add_argument(f"--{name}", type=Path, required=True, help=text)
     parser.add_argument("--sheets", type=Path, nargs="*", default=[], help="folders of videos and pictures")
+    parser.add_argument("--benchmarks", type=Path, nargs="*", default=[], help="the benchmarks' folders")
     parser.add_argument("--cards", type=Path, nargs="*", default=[], help="the models' cards")
     parser.add_argument("--samples", type=Path, help="table of sample clips")
     args = parser.parse_args(argv)
@@ -116,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.figures,
         args.sheets,
         args.datasets,
+        args.benchmarks,
         args.cards,
         args.weights,
         args.samples,
