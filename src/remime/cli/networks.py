@@ -1,0 +1,71 @@
+"""Which pretrained networks and shipped models a command needs, and getting them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+INVERTER = "restyle-psp-small"
+MODELS = {"mapping": "mapping-small", "linear": None}
+"""The shipped model of every method; None for methods without one."""
+
+PREVIEW = "mobile-preview"
+FACES = "dlib-landmarks-68"
+POSE, IDENTITY, LPIPS = "hopenet-lite", "sface", "lpips-alex"
+
+REENACT = ("mobile-ffhq", FACES, LPIPS, "face-mesh", "blendshapes")
+SCORE = (FACES, POSE, IDENTITY, LPIPS)
+TRAIN = ("dlib-resnet-id",)
+
+USES: Mapping[str, tuple[str, ...]] = {"reenact": REENACT, "score": SCORE, "train": TRAIN}
+
+
+def uses(name: str) -> list[str]:
+    """What the defaults use a network for; empty for one that is only a choice."""
+    return [use for use, names in USES.items() if name in names]
+
+
+def defaults() -> list[str]:
+    """All networks of a default run, each once."""
+    return list(dict.fromkeys(name for names in USES.values() for name in names))
+
+
+def of_models(*descriptions: Mapping[str, Any]) -> list[str]:
+    """The networks that models rest on.
+
+    Args:
+        descriptions: the ``meta`` of their files.
+    """
+    found = []
+    for meta in descriptions:
+        found.append(meta["generator"])
+        if meta["preset"] == "small":
+            found += [LPIPS] if meta["kind"] == "inverter" else ["face-mesh", "blendshapes"]
+    return list(dict.fromkeys(found))
+
+
+def ensure_all(names: Iterable[str], licence: str = "any") -> list[Path]:
+    """Fetch and convert networks that are missing, saying so on stderr; the files of all.
+
+    Raises:
+        InputError: ``licence`` is not a policy.
+        WeightsError: refused by the policy, or not to be had.
+    """
+    from remime import weights
+
+    entries = [weights.find_entry(name) for name in dict.fromkeys(names)]
+    for entry in entries:
+        weights.check_licence(entry, licence)
+    folder = weights.weights_dir()
+    paths = []
+    for entry in entries:
+        if not weights.is_current(entry, folder):
+            print(
+                f"fetching {entry.name} ({entry.role}; terms: {entry.weights_terms})",
+                file=sys.stderr,
+                flush=True,
+            )
+        paths.append(weights.ensure(entry.name, folder, licence))
+    return paths
