@@ -74,15 +74,20 @@ def gaussian(times: Array, at: float, sigma: float) -> Array:
     Args:
         times: ``[n]`` seconds; one of them lies within ``REACH · sigma`` seconds of ``at``.
         at: seconds.
-        sigma: standard deviation in frames at 25 fps; 0 takes the nearest sample alone.
+        sigma: standard deviation in frames at 25 fps; near 0 it takes the nearest sample alone.
     """
     distance = np.abs(times - at)
-    if sigma <= 0:
+    if sigma < 1e-3:
         weights = (distance == distance.min()).astype(np.float64)
     else:
         scaled = distance * REFERENCE_FPS / sigma
-        weights = np.exp(-0.5 * scaled**2) * (scaled <= REACH)
+        weights = np.exp(-0.5 * scaled**2) * (scaled <= REACH + 1e-6)
     return weights / weights.sum()
+
+
+def reach_of(sigma_centre: float, sigma_axes: float) -> float:
+    """How many seconds before and after a moment smoothing looks."""
+    return (REACH + 1e-6) * max(sigma_centre, sigma_axes) / REFERENCE_FPS
 
 
 def smooth_at(
@@ -124,7 +129,7 @@ def smooth(
         ``[n, 4, 2]``.
     """
     moments = np.arange(len(quads)) / fps if times is None else np.asarray(times, np.float64)
-    reach = REACH * max(sigma_centre, sigma_axes) / REFERENCE_FPS + 1e-9
+    reach = reach_of(sigma_centre, sigma_axes)
     first = np.searchsorted(moments, moments - reach, side="left")
     end = np.searchsorted(moments, moments + reach, side="right")
     smoothed = np.empty_like(quads, np.float64)

@@ -144,8 +144,7 @@ class _Line:
         self.done = 0  # leading moments that are warped already
         self.sure = 0  # leading moments up to the last one that the detector confirmed
         self.index = -1  # of the last frame in which the face was found
-        sigma = max(options.smooth_centre, options.smooth_axes)
-        self.reach = alignment.REACH * sigma / alignment.REFERENCE_FPS + 1e-9
+        self.reach = alignment.reach_of(options.smooth_centre, options.smooth_axes)
 
     @property
     def last(self) -> _Moment:
