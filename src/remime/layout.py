@@ -264,12 +264,10 @@ class Layout:
         if "inverter" in entry:
             inputs["inverter"] = self.model_file(entry["inverter"])
         datasets = self._training_datasets(name)
-        if not datasets:
-            return inputs
-        inputs["aligned"] = [path for dataset in datasets for path in self.files(dataset, "aligned")]
         if "inverter" in entry:
             return inputs | self._latents(datasets, entry["inverter"])
-        inputs["selected"] = [path for dataset in datasets for path in self.files(dataset, "selected")]
+        for kind in ("aligned", "selected") if datasets else ():
+            inputs[kind] = [path for dataset in datasets for path in self.files(dataset, kind)]
         return inputs
 
     def train_arguments(self, name: str) -> list[str]:
@@ -284,6 +282,7 @@ class Layout:
         return arguments
 
     def _latents(self, datasets: Iterable[str], inverter: str) -> dict[str, list[str]]:
+        """Indexes and latents; frames are older than their latents, so they need not be named as well."""
         names = list(datasets)
         return {
             "index": _paths(self.dataset(name).index(inverter) for name in names),
@@ -310,16 +309,10 @@ class Layout:
         kind = entry.pop("kind")
         return {k: v for k, v in entry.items() if k not in ("datasets", "models")} | {"protocol": kind}
 
-    def protocol_inputs(self, protocol: str, inverter: str) -> dict[str, list[str]]:
-        """The frames and latents of a protocol's datasets."""
-        names = self.protocol(protocol)["datasets"]
-        aligned = [path for name in names for path in self.files(name, "aligned")]
-        return {"aligned": aligned, **self._latents(names, inverter)}
-
     def reenact_inputs(self, protocol: str, model: str) -> dict[str, Any]:
         """The named inputs of ``reenact``."""
         inverter = self.trained(model)["inverter"]
-        inputs: dict[str, Any] = self.protocol_inputs(protocol, inverter)
+        inputs: dict[str, Any] = self._latents(self.protocol(protocol)["datasets"], inverter)
         inputs["inverter"] = self.model_file(inverter)
         inputs["weights"] = self.weights("reenact")
         if self.has_weights(model):

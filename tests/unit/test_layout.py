@@ -65,7 +65,7 @@ def test_an_inverter_needs_frames_a_method_needs_latents() -> None:
     assert inverter["selected"] == [f"results/puppets/selected/000{i}-of-0002.parquet" for i in (0, 1)]
     assert "latents" not in inverter
     assert method["index"] == ["results/puppets/latents/psp.parquet", "results/samples/latents/psp.parquet"]
-    assert len(method["latents"]) == len(method["aligned"]) == 3
+    assert len(method["latents"]) == 3
     assert method["inverter"] == "results/models/psp/model.safetensors"
     assert flow.train_arguments("mapping")[-2:] == ["results/puppets=2", "results/samples=1"]
     options = flow.train_options("mapping")
@@ -78,6 +78,7 @@ def test_weights_that_are_not_trained_further_need_no_data(tmp_path: Path) -> No
     start.touch()
     flow = layout(inverters={"psp": {"init": str(start), "train": {"steps": 0, "datasets": ["puppets"]}}})
     assert set(flow.train_inputs("psp")) == {"init", "weights"}
+    assert "aligned" in layout().train_inputs("psp")
     assert flow.train_arguments("psp") == ["--init", str(start)]
 
 

@@ -65,8 +65,8 @@ rule score:
     """Score the videos of one batch."""
     input:
         pairs="results/benchmarks/{protocol}/pairs.parquet",
+        # The aligned frames are read too; they are older than the videos, so they need not be named.
         videos="results/benchmarks/{protocol}/{model}/videos/{batch}",
-        aligned=lambda w: flow.protocol_inputs(w.protocol, flow.trained(w.model)["inverter"])["aligned"],
         weights=flow.weights("score"),
     output:
         scores="results/benchmarks/{protocol}/{model}/scores/{batch}.parquet",

@@ -38,9 +38,6 @@ rule sheet:
     input:
         pairs="results/benchmarks/{protocol}/pairs.parquet",
         videos=lambda w: flow.videos(w.protocol),
-        aligned=lambda w: [
-            path for name in flow.protocol(w.protocol)["datasets"] for path in flow.files(name, "aligned")
-        ],
     output:
         sheet=report(
             directory("results/report/videos/{protocol}"),
