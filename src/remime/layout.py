@@ -25,6 +25,9 @@ COLLECTED = frozenset({"puppets"})
 STAGE_KEYS = ("align", "measure", "select", "invert", "index")
 _SAMPLES = "workflow/samples.tsv"
 _LANDMARKS = "dlib-landmarks-68"
+# The embedded generator decodes faster with its heads; puppets move along the directions.
+_EMBEDDED, _PREVIEW = "mobile-ffhq", "models/mobile-preview.safetensors"
+_DIRECTIONS = "models/puppet-directions.safetensors"
 # Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
 _MESH = ("face-mesh", "blendshapes")
 
@@ -216,7 +219,7 @@ class Layout:
     def datasets_used(self) -> list[str]:
         """The datasets that some protocol or some training needs, in the order of the configuration."""
         used = {d for p in self.config["protocols"].values() for d in p["datasets"]}
-        for name in self.models_used() | self.inverters_used():
+        for name in self.trainings():
             used |= set(self._training_datasets(name))
         return [name for name in self.config["datasets"] if name in used]
 
@@ -238,6 +241,19 @@ class Layout:
     def model_file(self, name: str) -> str:
         """The weights of an inverter or of a model."""
         return str(RESULTS / "models" / name / "model.safetensors")
+
+    def trainings(self) -> list[str]:
+        """All inverters and models with weights that a run needs, also those that others start from."""
+        entries = {**self.config["inverters"], **self.config["models"]}
+        made = {self.model_file(name): name for name in entries}
+        todo, used = [*self.inverters_used(), *self.models_used()], set[str]()
+        while todo:
+            name = todo.pop()
+            if name not in used and self.has_weights(name):
+                used.add(name)
+                todo += [made[init] for init in (entries[name]["init"],) if init in made]
+                todo += [entries[name]["inverter"]] if "inverter" in entries[name] else []
+        return [name for name in entries if name in used]
 
     def has_weights(self, model: str) -> bool:
         """Whether there is anything to train or load; linear methods have nothing."""
@@ -366,11 +382,8 @@ class Layout:
         ]
 
     def histories(self) -> list[str]:
-        """The training curves of all models in use that are trained."""
-        names = [*self.config["inverters"], *self.config["models"]]
-        used = self.inverters_used() | self.models_used()
-        trained = [n for n in names if n in used and self.has_weights(n)]
-        return [str(RESULTS / "models" / name / "history.parquet") for name in trained]
+        """The training curves of :meth:`trainings`."""
+        return [str(RESULTS / "models" / name / "history.parquet") for name in self.trainings()]
 
     def cards(self) -> list[str]:
         """The model cards that belong to :meth:`histories`."""
@@ -427,10 +440,11 @@ class Layout:
         raise ValueError(f"stage {stage!r} uses no networks")
 
     def weights(self, stage: str, name: str = "") -> list[str]:
-        """The converted files of :meth:`networks`."""
-        return _paths(
-            WEIGHTS / f"{network}.safetensors" for network in dict.fromkeys(self.networks(stage, name))
-        )
+        """The converted files of :meth:`networks`, and what this project ships beside them."""
+        networks = list(dict.fromkeys(self.networks(stage, name)))
+        shipped = [_PREVIEW] if _EMBEDDED in networks else []
+        shipped += [_DIRECTIONS] if stage == "collect" else []
+        return _paths(WEIGHTS / f"{network}.safetensors" for network in networks) + shipped
 
     def networks_used(self) -> list[str]:
         """All pretrained networks of a run, each once."""
@@ -444,7 +458,7 @@ class Layout:
             found += self.networks("measure", dataset)
             if self.source(dataset) in COLLECTED:
                 found += self.networks("collect", dataset)
-        for name in sorted(self.inverters_used() | {m for m in self.models_used() if self.has_weights(m)}):
+        for name in self.trainings():
             found += self.networks("train", name)
         return list(dict.fromkeys(found))
 

@@ -133,6 +133,20 @@ def _references(config: Mapping[str, Any]) -> Iterator[str]:
             yield from _unknown(f"{where}.models", model, models, "a model")
 
 
+def _made(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The entries whose weights a run makes, by the file that it makes."""
+    entries = {**config["inverters"], **config["models"]}
+    return {str(RESULTS / "models" / name / "model.safetensors"): entry for name, entry in entries.items()}
+
+
+def _starts(config: Mapping[str, Any], path: str | None) -> list[str]:
+    """The files that the training which makes ``path`` starts from, directly or not."""
+    made, found = _made(config), list[str]()
+    while path in made and (path := made[path].get("init")) and path not in found:
+        found.append(path)
+    return found
+
+
 def _models(config: Mapping[str, Any]) -> Iterator[str]:
     """Trainings that cannot be meant."""
     for section in ("inverters", "models"):
@@ -143,6 +157,8 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
             # An inverter can learn from the generator's samples alone.
             if train["steps"] and not train["datasets"] and section == "models":
                 yield f"{where}.train.datasets: is empty, but train.steps is {train['steps']}; name a dataset"
+            if entry["init"] in _starts(config, entry["init"]):
+                yield f"{where}.init: {entry['init']!r} starts from itself; name another file, or null"
             if not train["steps"] and not entry["init"]:
                 yield f"{where}.init: is null and train.steps is 0, so there are no weights; set one of them"
             if train["steps"] and train["identity"] == config["score"]["identity"]:
@@ -179,9 +195,7 @@ def _networks(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]])
 def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
     """Files and folders that are named but not there."""
     # Another training of the same configuration may be the start of one.
-    made = {
-        str(RESULTS / "models" / n / "model.safetensors") for s in ("inverters", "models") for n in config[s]
-    }
+    made = _made(config)
     for section in ("inverters", "models"):
         for name, entry in config[section].items():
             if entry.get("init") and entry["init"] not in made and not (base / entry["init"]).is_file():

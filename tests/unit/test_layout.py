@@ -82,6 +82,17 @@ def test_weights_that_are_not_trained_further_need_no_data(tmp_path: Path) -> No
     assert flow.train_arguments("psp") == ["--init", str(start)]
 
 
+def test_what_a_training_starts_from_is_trained_too() -> None:
+    first = {"method": "restyle-psp", "init": None, "train": {"steps": 5, "datasets": ["extra"]}}
+    flow = layout(
+        datasets={"extra": {"source": "puppets"}},
+        inverters={"first": first, "psp": {"init": "results/models/first/model.safetensors"}},
+    )
+    assert flow.trainings() == ["psp", "e4e", "first", "mapping"]
+    assert "extra" in flow.datasets_used()
+    assert flow.train_inputs("psp")["init"] == "results/models/first/model.safetensors"
+
+
 def test_linear_methods_have_no_weights_of_their_own() -> None:
     flow = layout()
     assert "model" not in flow.reenact_inputs("cross", "linear-psp")

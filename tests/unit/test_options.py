@@ -89,9 +89,17 @@ def test_the_default_configuration_is_valid_and_complete(base: Path) -> None:
 
 
 def test_overrides_of_a_dataset_stay_as_they_are(base: Path) -> None:
-    config = validate(merge(CONFIG, {"datasets": {"samples": {"align": {"max_gap": 2}}}}), base=base)
-    assert config["datasets"]["samples"]["align"] == {"max_gap": 2}
-    assert "measure" not in config["datasets"]["samples"]
+    new = {"source": "samples", "align": {"max_gap": 2}}
+    config = validate(merge(CONFIG, {"datasets": {"new": new}}), base=base)
+    assert config["datasets"]["new"]["align"] == {"max_gap": 2}
+    assert "measure" not in config["datasets"]["new"]
+
+
+def test_a_training_may_start_from_another_one(base: Path) -> None:
+    first = {"method": "restyle-psp", "train": {"steps": 5}}
+    change = {"inverters": {"first": first, "psp": {"init": "results/models/first/model.safetensors"}}}
+    config = validate(merge(CONFIG, change), base=base)
+    assert config["inverters"]["first"]["init"] is None
 
 
 def test_null_removes_an_entry(base: Path) -> None:
@@ -148,6 +156,7 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
             "models.mapping.init: 'models/none' is not a file",
         ),
         ({"models": {"mapping": {"variant": "cos"}}}, "losses.cos: is 0"),
+        ({"inverters": {"psp": {"init": "results/models/psp/model.safetensors"}}}, "from itself"),
         ({"models": {"psp": {"method": "linear", "inverter": "psp"}}}, "is also the name of an inverter"),
         ({"score": {"identity": "dlib-resnet-id"}}, "is also score.identity"),
         ({"generator": "stylegan"}, "generator: 'stylegan' is not a network of the role generator"),

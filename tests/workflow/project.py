@@ -29,6 +29,8 @@ class Project:
         for name in ("Snakefile", "workflow", "src", "envs", "profiles"):
             (folder / name).symlink_to(ROOT / name)
         (folder / "models").mkdir()
+        for name in ("mobile-preview", "puppet-directions"):
+            (folder / "models" / f"{name}.safetensors").touch()
         (folder / "bin").mkdir()
         python = folder / "bin" / "python"
         python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {STUB} "$@"\n')

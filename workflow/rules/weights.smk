@@ -17,7 +17,8 @@ rule weights:
     params:
         # The licence is judged with the configuration; as a parameter it would fetch everything anew.
         sha256=lambda w: flow.pins[w.network],
+        folder=subpath(output.weights, parent=True),
         version=STAGES["weights"],
     shell:
         "python -m remime.stages.weights --name {wildcards.network} --table workflow/weights.tsv"
-        " --output {output.weights} 2>&1 | tee -i {log}"
+        " --output {params.folder} 2>&1 | tee -i {log}"
