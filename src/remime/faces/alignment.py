@@ -71,17 +71,23 @@ def axes(quads: Array) -> tuple[Array, Array, Array]:
 def gaussian(times: Array, at: float, sigma: float) -> Array:
     """Weights ``[n]``, summing to 1, of samples at ``times`` for the moment ``at``.
 
+    They fit a line to the samples under a Gaussian and take its value at the moment (local linear
+    regression). With the same samples before as after that is the plain Gaussian mean; at the ends of a clip,
+    where a mean would lag behind by half its width, steady motion stays exact.
+
     Args:
-        times: ``[n]`` seconds; one of them lies within ``REACH · sigma`` seconds of ``at``.
+        times: ``[n]`` seconds; one of them is ``at``.
         at: seconds.
         sigma: standard deviation in frames at 25 fps; near 0 it takes the nearest sample alone.
     """
-    distance = np.abs(times - at)
+    distance = times - at
     if sigma < 1e-3:
-        weights = (distance == distance.min()).astype(np.float64)
-    else:
-        scaled = distance * REFERENCE_FPS / sigma
-        weights = np.exp(-0.5 * scaled**2) * (scaled <= REACH + 1e-6)
+        nearest = np.abs(distance) == np.abs(distance).min()
+        return nearest / nearest.sum()
+    scaled = distance * REFERENCE_FPS / sigma
+    weights = np.exp(-0.5 * scaled**2) * (np.abs(scaled) <= REACH + 1e-6)
+    first, second = float(weights @ scaled), float(weights @ scaled**2)
+    weights = weights * (second - first * scaled) if second > 1e-6 else weights
     return weights / weights.sum()
 
 
@@ -116,7 +122,7 @@ def smooth(
 ) -> Array:
     """Gaussian smoothing of quads over time, by the same span of time at every frame rate.
 
-    At the ends the kernel is cut off and normalised again, so that a face at rest stays where it is.
+    A face at rest stays where it is and steady motion stays steady, also at the ends; see ``gaussian``.
 
     Args:
         quads: ``[n, 4, 2]`` in order of time.

@@ -42,6 +42,10 @@ _FACE_SIDE, _FACE_PAD = 160, 80
 _ROI_SIDE, _ROI_PAD = 110, 66
 _ROI_THRESHOLD = -0.3
 _SAME_FACE = 0.3
+_LOOK = 24
+# Correlation of a face's look with that of the frame before. Talking heads stay above 0.9; an empty wall, a
+# hand or another face comes below.
+_SAME_LOOK = 0.7
 
 
 @dataclass(frozen=True)
@@ -198,17 +202,26 @@ class _Shape:
         return self(grey, box_of(self(grey, box)))
 
 
+def _look(grey: Image, box: Box) -> NDArray[np.float64]:
+    """What a face looks like: a small picture of zero mean and unit length."""
+    patch, _, _ = _patch(grey, box, 4 * _LOOK, 0)
+    small = cv2.resize(patch, (_LOOK, _LOOK), interpolation=cv2.INTER_AREA).astype(np.float64)
+    small -= small.mean()
+    return small / max(float(np.linalg.norm(small)), 1e-9)
+
+
 @dataclass
 class _Track:
     face: Face
+    look: NDArray[np.float64]
     lost: int = 0  # frames since it was last seen
 
 
 class FaceTracker:
     """Follow all faces of a video.
 
-    The detector runs on every ``detect_every``-th frame, and sooner when a face moves implausibly; in between
-    the box follows the landmarks of the frame before.
+    The detector runs on every ``detect_every``-th frame, and sooner where a face moves implausibly or
+    suddenly looks different; in between the box follows the landmarks of the frame before.
 
     Args:
         detect_size: the longer side, in pixels, to which a frame is scaled for detection (down, or up to
@@ -276,30 +289,33 @@ class FaceTracker:
         old = track.face
         points = self._shape(grey, old.box)
         box = box_of(points)
-        track.face = replace(old, landmarks=points.astype(np.float32), box=box, detected=False)
-        if not _plausible(old.box, box):
-            track.face = old
-            self._confirm(grey, track)
+        look = _look(grey, box)
+        if _plausible(old.box, box) and float((look * track.look).sum()) > _SAME_LOOK:
+            track.face = replace(old, landmarks=points.astype(np.float32), box=box, detected=False)
+            track.look = look
+        else:
+            self._confirm(grey, track, current=False)
 
-    def _confirm(self, grey: Image, track: _Track) -> None:
+    def _confirm(self, grey: Image, track: _Track, current: bool) -> None:
         found = self._finder.near(grey, track.face.box)
         if found is None:
             track.lost += 1
         else:
-            self._seen(grey, track, *found)
+            self._seen(grey, track, *found, current=current)
 
     def _recover(self, grey: Image, track: _Track) -> None:
         found = self._finder.near(grey, track.face.box)
         if found is not None and found[1] > 0:
-            self._seen(grey, track, *found)
+            self._seen(grey, track, *found, current=False)
         else:
             track.lost += 1
 
-    def _seen(self, grey: Image, track: _Track, box: Box, score: float) -> None:
-        """Take note of a detection; the landmarks stay where they already fit it."""
-        fits = not track.lost and overlap(track.face.box, box) >= 0.5
+    def _seen(self, grey: Image, track: _Track, box: Box, score: float, current: bool) -> None:
+        """Take note of a detection; landmarks that are of this frame (``current``) and fit it stay."""
+        fits = current and overlap(track.face.box, box) >= 0.5
         fresh = replace(track.face, score=score) if fits else self._face(grey, box, score)
         track.face = replace(fresh, detected=True, track=track.face.track, hits=track.face.hits + 1)
+        track.look = _look(grey, track.face.box)
         track.lost = 0
 
     def _search_is_due(self) -> bool:
@@ -318,12 +334,12 @@ class FaceTracker:
             best = max(found, key=lambda each: overlap(each[0], track.face.box), default=None)
             if best is not None and overlap(best[0], track.face.box) >= _SAME_FACE:
                 found.remove(best)
-                self._seen(grey, track, *best)
+                self._seen(grey, track, *best, current=not track.lost)
             elif not track.lost:
-                self._confirm(grey, track)
+                self._confirm(grey, track, current=True)
         for box, score in found:
             face = replace(self._face(grey, box, score), track=self._next_track)
-            self._tracks.append(_Track(face))
+            self._tracks.append(_Track(face, _look(grey, face.box)))
             self._next_track += 1
 
     def _drop_doubles(self) -> None:
