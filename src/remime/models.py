@@ -71,7 +71,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
             path, f"is not a readable safetensors file ({error})", "delete it and train again"
         ) from None
     if raw is None:
-        raise InputError(path, "has no description by remime", "import it with `remime weights import`")
+        raise InputError(path, "has no description by remime", "name a model that this workflow wrote")
     meta = json.loads(raw)
     if meta["format"] != FORMAT:
         raise InputError(

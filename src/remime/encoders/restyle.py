@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from remime.encoders.e4e import Encoder4Editing, ProgressiveBackboneEncoder
 from remime.encoders.irse import load_tensors
 from remime.encoders.psp import BackboneEncoder, GradualStyleEncoder
+from remime.encoders.small import SmallEncoder
 from remime.errors import WeightsError, shape_error
 from remime.generators.base import Generator
 from remime.generators.stylegan2 import StyleGAN2
@@ -70,9 +71,15 @@ class ReStyle(nn.Module):
         """The mean latent [batch, rows, 512] and its image [batch, 3, size, size]."""
         return self.latent_avg.expand(batch, -1, -1), self.average_image.expand(batch, -1, -1, -1)
 
-    def step(self, images: Tensor, estimate: Tensor, w_plus: Tensor) -> Tensor:
-        """One refinement: images and their current reconstruction, both [B, 3, size, size], and its W+."""
-        return w_plus + self.encoder(torch.cat([images, estimate], 1))
+    def _refiner(self, images: Tensor) -> Callable[[Tensor], Tensor]:
+        """The encoder with these images [B, 3, size, size] put in: reconstructions to offsets of W+.
+
+        Encoders that look at the image on its own (``prepare``, ``refine``) do so once for all refinements.
+        """
+        if isinstance(self.encoder, SmallEncoder):
+            features = self.encoder.prepare(images)
+            return lambda estimate: self.encoder.refine(features, estimate)  # type: ignore[operator]
+        return lambda estimate: self.encoder(torch.cat([images, estimate], 1))
 
     def iterate(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """For training: after each step W+ and its reconstruction, with gradients through this step only.
@@ -80,9 +87,10 @@ class ReStyle(nn.Module):
         Call backward on the loss of each pair before the next one is taken, to keep one step in memory.
         """
         images = fit(images, self.size)
+        refine = self._refiner(images)
         w_plus, estimate = self.start(len(images))
         for _ in range(self.steps):
-            w_plus = self.step(images, estimate.detach(), w_plus.detach())
+            w_plus = w_plus.detach() + refine(estimate.detach())
             estimate = self.decode(w_plus)
             yield w_plus, estimate
 
@@ -93,9 +101,10 @@ class ReStyle(nn.Module):
 
     def _invert(self, images: Tensor) -> Tensor:
         images = fit(images, self.size)
+        refine = self._refiner(images)
         w_plus, estimate = self.start(len(images))
         for i in range(self.steps):
-            w_plus = self.step(images, estimate, w_plus)
+            w_plus = w_plus + refine(estimate)
             if i + 1 < self.steps:
                 estimate = self.decode(w_plus)
         return w_plus

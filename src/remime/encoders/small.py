@@ -68,6 +68,14 @@ class SmallEncoder(nn.Module):
         x = F.leaky_relu(self.summary(x), 0.2)
         return self.spread * self.heads(x).unflatten(1, (self.rows, WIDTH))
 
+    def prepare(self, images: Tensor) -> Tensor:
+        """What the head needs of images [B,3,H,W], whatever their reconstructions: [B,832,8,8]."""
+        return self.trunk(images)
+
+    def refine(self, prepared: Tensor, estimate: Tensor) -> Tensor:
+        """Offsets [B,rows,512] from ``prepare``'s result and reconstructions [B,3,H,W]."""
+        return self.head(prepared, self.trunk(estimate))
+
     def forward(self, x: Tensor) -> Tensor:
         """Image ⊕ reconstruction [B,6,H,W] in [-1,1] to offsets [B,rows,512]."""
         if x.ndim != 4 or x.shape[1] != 6:

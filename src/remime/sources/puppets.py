@@ -23,6 +23,7 @@ from remime.files import atomic
 from remime.shards import split_of, stable_hash
 from remime.sources import Clip
 from remime.sources.directions import ROWS, Directions, load_directions
+from remime.versions import __version__
 
 COLLECTED = True
 DEFAULTS: dict[str, Any] = {
@@ -175,8 +176,13 @@ def collector(options: dict[str, Any]) -> Callable[[Clip, Path], list[Path]]:
         w_plus, motion = latents_of(described, directions, generator)
         video, truth = folder / f"{clip.clip}.mp4", folder / f"{clip.clip}.npz"
         size = described["size"]
+        note = {
+            "made_by": f"remime {__version__}",
+            "synthetic": "the face in this video was generated",
+            **described,
+        }
         decode_at = next((r for r in generator.resolutions if r >= size), generator.resolution)
-        with Writer(video, fps=described["fps"], size=(size, size)) as writer:
+        with Writer(video, fps=described["fps"], size=(size, size), metadata=note) as writer:
             for w in w_plus.split(1):
                 writer.write(to_image(fit(generator.synthesize(w, resolution=decode_at), size))[0])
         with atomic(truth) as temporary:

@@ -21,10 +21,9 @@ from remime.training.loop import Task, Updater
 from remime.training.losses import ImageLosses
 from remime.training.optimizers import Ranger
 
-VALIDATION = 16  # generated faces, and at most as many real frames
-
 DEFAULTS: dict[str, Any] = {
     "batch": 8,
+    "validate_batches": 8,  # of two generated faces and at most two real frames
     "learning_rate": 1e-4,
     "refinements": 5,
     "identity": "dlib-resnet-id",
@@ -207,11 +206,12 @@ class InverterTask(Task):
 
     def validate(self) -> dict[str, float]:
         """LPIPS, L2 and identity of reconstructions; latent error of generated faces. Score: mean LPIPS."""
-        generated = self._generated(VALIDATION, 9_000_000)
+        count = 2 * self.o["validate_batches"]
+        generated = self._generated(count, 9_000_000)
         sets = {"generated": generated["images"]}
         if self.validation_frames is not None:
             last = len(self.validation_frames) - 1
-            spaced = torch.linspace(0, last, VALIDATION).round().long().unique().tolist()
+            spaced = torch.linspace(0, last, count).round().long().unique().tolist()
             sets["real"] = fit(self.validation_frames.images(spaced), self.inverter.size).to(self.device)
         figures: dict[str, float] = {}
         for name, images in sets.items():

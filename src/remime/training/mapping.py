@@ -24,6 +24,7 @@ from remime.training.optimizers import Ranger
 
 DEFAULTS: dict[str, Any] = {
     "batch": 8,
+    "validate_batches": 8,
     "learning_rate": 1e-5,
     "variant": "ours",
     "latent_batch": 0,  # further pairs per step for the latent loss, which needs no decode
@@ -43,7 +44,6 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 COS_WEIGHT = 0.1  # of the variant `cos`; the paper prints none
-VALIDATION_PAIRS = 8
 
 
 class _Trained(nn.Module):
@@ -234,7 +234,7 @@ class MappingTask(Task):
             return {"score": 0.0}
         mesh = load_mesh().to(self.device)
         moved, wanted, identities = [], [], []
-        for i in range(VALIDATION_PAIRS):
+        for i in range(self.o["validate_batches"]):
             b = self._load(self.validation, i, 4)
             out = self.decode(self.method(b["latent_t_b"], self.method.motion_encoder(b["image_s_a"])))
             kept = self.decode(b["latent_t_b"])
