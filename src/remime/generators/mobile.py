@@ -319,16 +319,15 @@ class MobileGenerator(Generator):
         if (w_plus is None) == (styles is None):
             raise ValueError("give either w_plus or styles")
         full = resolution == self.resolution
+        if not full and w_plus is None:
+            raise ValueError(
+                f"resolution {resolution} is a preview: give w_plus, or ask for {self.resolution}"
+            )
         if styles is None:
             assert w_plus is not None
             styles = self.styles(w_plus)
         blocks = BLOCKS if full else (resolution // 2).bit_length() - 3
         x = self._run(styles, blocks, noise)
-        if full:
+        if w_plus is None or full:
             return self.to_img(x, styles[-1])
-        head = cast(PreviewHead, self.previews[str(resolution)])
-        if w_plus is None:
-            raise ValueError(
-                f"resolution {resolution} is a preview: give w_plus, or ask for {self.resolution}"
-            )
-        return head(x, w_plus[:, 2 * blocks])
+        return self.previews[str(resolution)](x, w_plus[:, 2 * blocks])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ def load_state(directory: Path, digest: str) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        print(f"{path}: cannot be read ({error}); training starts again")
+    # The restricted unpickler fails on damage in ways as many as the damage.
+    except Exception as error:
+        print(f"{path}: cannot be read ({error}); training starts again", file=sys.stderr)
         return None
-    if state.get("digest") != digest:
-        print(f"{path}: belongs to other options or data; training starts again")
+    if not isinstance(state, dict) or state.get("digest") != digest:
+        print(f"{path}: belongs to other options or data; training starts again", file=sys.stderr)
         return None
     return state
