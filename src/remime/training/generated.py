@@ -69,7 +69,8 @@ def degrade(images: Tensor, seed: int) -> Tensor:
     out = []
     for image in images.split(1):
         if torch.rand((), generator=source) < 0.5:
-            size = int(torch.randint(64, image.shape[-1], (), generator=source))
+            side = image.shape[-1]
+            size = int(torch.randint(side // 4, side, (), generator=source))
             small = F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
             image = F.interpolate(small, size=image.shape[-1], mode="bilinear", align_corners=False)
         noise = 0.03 * torch.rand((), generator=source) * torch.randn(image.shape, generator=source)
