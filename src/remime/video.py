@@ -476,6 +476,7 @@ class Writer:
         size: width, height in pixels.
         audio_from: a file whose first sound track is copied (converted to AAC where MP4 cannot hold it).
         audio_start: seconds in that file, as ``Frame.time`` counts them, where the first frame lies.
+        audio_duration: seconds of sound at most; None: to its end.
         metadata: JSON values that say where the video comes from; kept in the tag ``comment``.
         crf: constant rate factor of x264, lower is better.
         preset: speed preset of x264.
@@ -491,6 +492,7 @@ class Writer:
         size: tuple[int, int],
         audio_from: str | Path | None = None,
         audio_start: float = 0.0,
+        audio_duration: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         crf: int = 18,
         preset: str = "fast",
@@ -500,6 +502,7 @@ class Writer:
         self.path, self.fps, self.size = Path(path), fps, size
         self.count = 0
         self._audio = (Path(audio_from), audio_start) if audio_from is not None else None
+        self._audio_duration = audio_duration
         self._metadata = dict(metadata or {})
         self._crf, self._preset = crf, preset
         self._last: NDArray[np.uint8] | None = None
@@ -535,9 +538,11 @@ class Writer:
         if not info.has_audio:
             return []
         options["acodec"] = "copy" if info.audio_codec in _COPIED_AUDIO else "aac"
-        options["shortest"] = None
         skip = begin + info.start
         where = {"ss": f"{skip:.6f}"} if skip > 0 else {}
+        # Not `-shortest`: it would also cut the picture where the sound is shorter.
+        if self._audio_duration is not None:
+            where["t"] = f"{self._audio_duration:.6f}"
         safe = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
         return [ffmpeg.input(_url(path), **where, **safe)["a:0"]]
 

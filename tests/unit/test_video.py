@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -402,3 +403,21 @@ print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         peak[seconds] = kilobytes
     # All frames of the longer one would be 230 MB.
     assert peak[40] - peak[2] < 40_000
+
+
+def test_a_shorter_sound_does_not_cut_the_picture(tmp_path):
+    source = clips.encode(tmp_path / "a.mp4", clips.numbered(25), audio=True)  # one second
+    with video.Writer(tmp_path / "o.mp4", 25, (64, 64), audio_from=source, audio_duration=2.0) as writer:
+        for image in clips.numbered(50):
+            writer.write(image)
+    assert video.probe(tmp_path / "o.mp4").frames == 50
+
+
+def test_a_longer_sound_is_cut_to_the_picture(tmp_path):
+    source = clips.encode(tmp_path / "a.mp4", clips.numbered(100), audio=True)
+    with video.Writer(tmp_path / "o.mp4", 25, (64, 64), audio_from=source, audio_duration=1.0) as writer:
+        for image in clips.numbered(25):
+            writer.write(image)
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        [sound] = container.streams.audio
+        assert float(sound.duration * sound.time_base) == pytest.approx(1.0, abs=0.1)

@@ -197,7 +197,11 @@ class _Job:
         row = next((r for r in manifest.to_pylist() if r["clip"] == pair["driving_clip"]), None)
         if row is None or row["kind"] != "video" or not Path(row["path"]).exists():
             return {}
-        return {"audio_from": row["path"], "audio_start": float(clip.aligned.time[clip.entry.first])}
+        return {
+            "audio_from": row["path"],
+            "audio_start": float(clip.aligned.time[clip.entry.first]),
+            "audio_duration": pair["frames"] / clip.entry.fps,
+        }
 
 
 def run(
