@@ -1,4 +1,4 @@
-# make run · make test · make report · make lint · make train-models · make clean
+# make run · make test · make report · make lint · make train-models · make unlock · make clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -12,7 +12,7 @@ REPORT := results/report/index.html
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run report test lint train-models environment clean
+.PHONY: run report test lint train-models environment unlock clean
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -36,7 +36,7 @@ lint: $(READY)
 	snakefmt --check --line-length 110 Snakefile workflow/rules
 	snakemake --lint
 
-# The weights in models/, from nothing; days on a CPU (models/train.yaml says how much).
+# The models of models/, from nothing, into results/models/, as the overlay models/train.yaml says.
 train-models: $(READY) models/train.yaml
 	$(SNAKEMAKE) --configfile models/train.yaml -- shards
 	$(SNAKEMAKE) --configfile models/train.yaml -- models
@@ -54,6 +54,10 @@ $(READY):
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,slurm]'
 	@rm -f $(VENV)/ready-*
 	@touch $@
+
+# After a killed Snakemake.
+unlock: $(READY)
+	snakemake --unlock
 
 clean:
 	rm -rf results .snakemake

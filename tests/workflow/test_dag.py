@@ -168,3 +168,19 @@ def test_a_failed_stage_keeps_what_others_computed(tmp_path: Path) -> None:
     plan = project.plan()
     assert plan["measure"] == SHARDS + 2
     assert not {"align", "collect", "weights", "manifest"} & set(plan)
+
+
+@pytest.mark.parametrize("profile", ["workstation", "slurm"])
+def test_profiles_are_understood(tmp_path: Path, profile: str) -> None:
+    if profile == "slurm":
+        pytest.importorskip("snakemake_executor_plugin_slurm")
+    add_clip(tmp_path, "a/clip.mp4")
+    project = Project(tmp_path, folder_config())
+    options = yaml.safe_load((ROOT / f"workflow/profiles/{profile}/config.yaml").read_text())
+    assert options["rerun-triggers"] == ["mtime", "params", "input"]
+    assert project.plan("--workflow-profile", f"workflow/profiles/{profile}")["align"] == SHARDS + 2
+
+
+def test_the_default_profile_is_the_workstations() -> None:
+    """Only ``profiles/default`` is loaded without being named."""
+    assert (ROOT / "profiles/default").resolve() == ROOT / "workflow/profiles/workstation"

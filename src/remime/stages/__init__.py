@@ -18,19 +18,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from remime.errors import InputError, RemimeError
+from remime.errors import RemimeError
 from remime.layout import Dataset
 from remime.versions import STAGES
 
 __all__ = ["Dataset", "add_datasets", "dataset_argument", "entry", "json_object", "stage_parser", "status_of"]
 
-# Failures of the machine, not of the program: a traceback would only hide what to do.
-_FIXES = {
-    errno.ENOSPC: "free some space and run again; what is finished is kept",
-    errno.EDQUOT: "free some of your quota and run again; what is finished is kept",
-    errno.EROFS: "choose a folder that can be written to",
-    errno.EACCES: "choose a folder that you may write to, or change its permissions",
-    errno.EPERM: "choose a folder that you may write to, or change its permissions",
+# Failures of the machine, not of the program: a traceback would only hide what to do. Exit code and fix.
+_MACHINE = {
+    errno.ENOSPC: (1, "free some space and run again; what is finished is kept"),
+    errno.EDQUOT: (1, "free some of your quota and run again; what is finished is kept"),
+    errno.EROFS: (2, "choose a folder that can be written to"),
+    errno.EACCES: (2, "choose a folder that you may write to, or change its permissions"),
+    errno.EPERM: (2, "choose a folder that you may write to, or change its permissions"),
 }
 
 
@@ -98,11 +98,6 @@ def _configure_logging() -> None:
     logging.captureWarnings(True)
 
 
-def _os_error(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror}\n  {_FIXES[error.errno or 0]}"
-
-
 def status_of(main: Callable[[], object]) -> int:
     """Run ``main`` and return the exit code that it deserves, after saying why on stderr.
 
@@ -121,12 +116,13 @@ def status_of(main: Callable[[], object]) -> int:
         print("interrupted", file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
     except OSError as error:
-        if error.errno not in _FIXES:
+        if error.errno not in _MACHINE:
             logging.exception("unexpected failure")
             return 1
-        kind = InputError if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else RemimeError
-        print(f"error: {_os_error(error)}", file=sys.stderr, flush=True)
-        return kind.exit_code
+        code, fix = _MACHINE[error.errno]
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}\n  {fix}", file=sys.stderr, flush=True)
+        return code
     except Exception:
         logging.exception("unexpected failure")
         return 1
