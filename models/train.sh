@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Train what lies in models/, from nothing: hours on a CPU (the cards say how long each took). Resumes where it was killed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cores="${CORES:-$(nproc)}"
+
+# train NAME OPTIONS [MORE ARGUMENTS]: one model without the workflow, straight into models/.
+train() {
+  local name=$1 options=$2
+  shift 2
+  python -m remime.stages.train --name "$name" --options "$options" --half "$@" \
+    --output "models/$name.safetensors" --card "models/$name.md" \
+    --history "results/models/$name/history.parquet" --state "results/state/train/$name"
+}
+
+weights=resources/weights
+snakemake --cores "$cores" -- $weights/{mobile-ffhq,hopenet-lite,face-mesh,blendshapes}.safetensors
+# Lower decodes first: everything else is trained through them.
+train mobile-preview '{"kind": "preview", "resolutions": [128, 256], "batch": 2, "learning_rate": 2e-3,
+  "ema": 0.98, "steps": 1300, "seed": 1, "validate_every": 200}'
+train puppet-directions '{"kind": "directions", "pool": 1200, "size": 256, "seed": 0}'
+
+snakemake --cores "$cores" --configfile models/train.yaml -- shards
+snakemake --cores "$cores" --configfile models/train.yaml -- models
+
+# publish MODEL NAME KIND METHOD: a model of the workflow, in half precision.
+publish() {
+  train "$2" "{\"kind\": \"$3\", \"method\": \"$4\", \"preset\": \"small\", \"steps\": 0}" \
+    --init "results/models/$1/model.safetensors"
+}
+publish psp restyle-psp-small inverter restyle-psp
+publish e4e restyle-e4e-small inverter restyle-e4e
+publish mapping mapping-small method mapping
