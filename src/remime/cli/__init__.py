@@ -11,10 +11,10 @@ from typing import NoReturn
 
 import typer
 
-from remime.cli.doctor import command as doctor
-from remime.cli.reenact import command as reenact
-from remime.cli.score import command as score
-from remime.cli.weights import app as weights
+from remime.cli.doctor import command as doctor_command
+from remime.cli.reenact import command as reenact_command
+from remime.cli.score import command as score_command
+from remime.cli.weights import app as weights_app
 from remime.versions import __version__
 
 app = typer.Typer(
@@ -26,10 +26,10 @@ app = typer.Typer(
     # Plain text: messages are read in logs and by other programs as well.
     rich_markup_mode=None,
 )
-app.command("reenact")(reenact)
-app.command("score")(score)
-app.command("doctor")(doctor)
-app.add_typer(weights, name="weights")
+app.command("reenact")(reenact_command)
+app.command("score")(score_command)
+app.command("doctor")(doctor_command)
+app.add_typer(weights_app, name="weights")
 
 
 def _print_version(wanted: bool) -> None:

@@ -42,7 +42,7 @@ def clip_mean(
     images: Iterable[Image],
     batch: int,
     spool: IO[bytes] | None = None,
-    update: Callable[[int], None] = lambda n: None,
+    update: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """The mean latent [rows, 512] over all frames of a clip and mirror images of some (P1, Sec. 4.1).
 
@@ -51,7 +51,7 @@ def clip_mean(
         images: aligned frames uint8 [R, R, 3], at least one.
         batch: frames at once.
         spool: a file to which the latents [rows, 512] of all frames are appended, for ``spooled``.
-        update: told how many frames were done.
+        update: called when more frames are done.
     """
     stream, some = iter(images), Spaced(FLIPS)
     total = torch.zeros_like(inverter.latent_avg, dtype=torch.float64)
@@ -64,7 +64,7 @@ def clip_mean(
         count += len(chunk)
         for image in chunk:
             some.add(image)
-        update(len(chunk))
+        update()
     mean = (total / count).to(inverter.latent_avg)
     return mean_latent(inverter, np.stack(some.items), mean[None])
 

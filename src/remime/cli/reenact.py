@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.uint8]
 
-RESOLUTIONS = (256, 512, 1024)
+RESOLUTIONS = ("256", "512", "1024")
 AHEAD = 16  # aligned frames that may wait for the network
 
 
@@ -49,8 +49,8 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="The inverter's weights [default: shipped].")
     ] = None,
     resolution: Annotated[
-        int, typer.Option(metavar="256|512|1024", help="Height and width of the output.")
-    ] = 256,
+        str, typer.Option(metavar="256|512|1024", help="Height and width of the output.")
+    ] = "256",
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Show target, driving face and result next to each other.")
     ] = False,
@@ -65,9 +65,20 @@ def command(
     Neither has to be aligned; the largest face counts. Sound and frame rate are those of the driving video.
     Frames in which no face is found repeat the last good one.
     """
+    inputs.one_of("--resolution", resolution, RESOLUTIONS)
     run(
         Request(
-            driving, target, output, method, model, inverter, resolution, side_by_side, device, batch, licence
+            driving,
+            target,
+            output,
+            method,
+            model,
+            inverter,
+            int(resolution),
+            side_by_side,
+            device,
+            batch,
+            licence,
         )
     )
 
@@ -119,9 +130,9 @@ class _Files:
 
     @property
     def networks(self) -> list[str]:
-        """Pretrained networks that these need, and the front end's."""
+        """Pretrained networks that these need."""
         described = [meta for meta in (self.inverter_meta, self.model_meta) if meta is not None]
-        return [networks.FACES, *networks.of_models(*described)]
+        return networks.of_models(*described)
 
 
 def _files(request: Request) -> _Files:
@@ -184,7 +195,6 @@ def check(request: Request) -> None:
 
     seed = inputs.random_seed(request.target)
     files = [request.driving] + ([Path(request.target)] if seed is None else [])
-    inputs.one_of("--resolution", request.resolution, RESOLUTIONS)
     for file in files:
         video.probe(file)
     inputs.check_output(request.output, ".mp4", files)
@@ -197,18 +207,18 @@ def run(request: Request) -> Made:
         InputError: something in the request cannot be used.
         WeightsError: a network is missing and cannot be fetched.
     """
+    check(request)
+    from remime.cli.faces import Faces, first_face
     from remime.runtime import keep_freed_memory
 
-    check(request)
+    keep_freed_memory()
     files = _files(request)
     device = inputs.device_of(request.device)
-    networks.ensure_all(files.networks, request.licence)
-    keep_freed_memory()
     # Faces come first: whether there are any is known long before the networks are loaded.
-    from remime.cli.faces import Faces, first_face
-
+    networks.ensure_all([networks.FACES], request.licence)
     face = first_face(Path(request.target)) if inputs.random_seed(request.target) is None else None
-    _require_face(request.driving)
+    first_face(request.driving)
+    networks.ensure_all(files.networks, request.licence)
     engine = _Engine(request, files, device)
     if face is None:
         face = _random_face(request, engine)
@@ -227,12 +237,6 @@ def run(request: Request) -> Made:
     return made
 
 
-def _require_face(path: Path) -> None:
-    from remime.cli.faces import first_face
-
-    first_face(path)
-
-
 def _random_face(request: Request, engine: _Engine) -> Image:
     from remime.reenactment import random_face
 
@@ -247,37 +251,42 @@ def _identity(engine: _Engine, face: Image, mean: Tensor | None) -> Identity:
     return engine.method.identify(mean if mean is not None else invert(engine.inverter, face[None])[0])
 
 
-def _images(faces: Faces) -> Iterator[Image]:
-    return (moment.image for moment in faces if moment.image is not None)
-
-
 def _whole_driving(request: Request, engine: _Engine, spool: IO[bytes]) -> tuple[Iterator[Tensor], Driving]:
     """The first pass over the driving video: its latents, kept in a nameless file, and their mean."""
-    from remime.cli.faces import Faces
-    from remime.cli.latents import clip_mean, spooled
+    from remime.cli.latents import spooled
     from remime.methods import Driving
-    from remime.progress import Progress
 
-    with (
-        closing(Faces(request.driving)) as faces,
-        Progress(faces.info.frames, "invert driving", "frames") as progress,
-    ):
-        mean = clip_mean(engine.inverter, _images(faces), request.batch, spool, progress.update)
+    mean = _clip_mean(request.driving, request, engine, "driving", spool)
     return spooled(spool, engine.inverter.generator.rows), Driving(mean)
 
 
 def _target_mean(request: Request, engine: _Engine, face: Image) -> Tensor:
+    from remime.cli.latents import clip_mean
+
+    if inputs.random_seed(request.target) is not None:
+        return clip_mean(engine.inverter, [face], request.batch)
+    return _clip_mean(Path(request.target), request, engine, "target")
+
+
+def _clip_mean(
+    path: Path, request: Request, engine: _Engine, role: str, spool: IO[bytes] | None = None
+) -> Tensor:
     from remime.cli.faces import Faces
     from remime.cli.latents import clip_mean
     from remime.progress import Progress
 
-    if inputs.random_seed(request.target) is not None:
-        return clip_mean(engine.inverter, [face], request.batch)
     with (
-        closing(Faces(Path(request.target))) as faces,
-        Progress(faces.info.frames, "invert target", "frames") as progress,
+        closing(Faces(path)) as faces,
+        Progress(faces.info.frames, f"invert {role}", "frames") as progress,
     ):
-        return clip_mean(engine.inverter, _images(faces), request.batch, None, progress.update)
+        images = (moment.image for moment in faces if moment.image is not None)
+
+        def update() -> None:
+            progress.update(faces.found + faces.missing - progress.count)
+
+        mean = clip_mean(engine.inverter, images, request.batch, spool, update)
+        update()
+    return mean
 
 
 class _Film:

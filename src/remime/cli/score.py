@@ -249,12 +249,14 @@ def _show(request: Request, summary: dict[str, Any]) -> None:
         from remime.files import write_text
 
         write_text(Path(request.json), text + "\n")
+    for name, found in summary["metrics"].items():
+        typer.echo(_line(name, found))
+    typer.echo(f"{request.output}: {summary['frames']} frames, {summary['missing']} missing")
+
+
+def _line(name: str, found: dict[str, Any]) -> str:
     from remime.metrics import METRICS
 
-    for name, found in summary["metrics"].items():
-        digits = METRICS[name].digits
-        value = (
-            "not measurable" if found["value"] is None else f"{found['value']:.{digits}f}{found['unit']:>2}"
-        )
-        typer.echo(f"{name:<18}{value:>12}  {METRICS[name].arrow:<1}  n = {found['n']}")
-    typer.echo(f"{request.output}: {summary['frames']} frames, {summary['missing']} missing")
+    metric = METRICS[name]
+    value = "–" if found["value"] is None else f"{found['value']:.{metric.digits}f}"
+    return f"{name:<18}{value:>8} {metric.unit:<8}{metric.arrow:<2}n = {found['n']}"

@@ -118,7 +118,7 @@ def list_(
     width = max(len(each.name) for each in found)
     for each in found:
         use = ", ".join(each.used_by) or "optional"
-        typer.echo(f"{each.name:<{width}}  {each.role:<11}{each.state:<9}{each.terms:<15}{use}")
+        typer.echo(f"{each.name:<{width}}  {each.role:<13}{each.state:<10}{each.terms:<15}{use}")
 
 
 @app.command("verify")

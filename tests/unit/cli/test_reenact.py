@@ -1,0 +1,250 @@
+"""What ``remime reenact`` refuses, and how it says so."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from remime import video
+from remime.cli import inputs, reenact
+from remime.versions import __version__
+from tests import clips
+from tests.unit.cli.conftest import describe
+
+
+@pytest.fixture
+def good(tmp_path):
+    """Options that are all right as long as nobody looks for faces."""
+    driving = clips.encode(tmp_path / "drivin g ü.mp4", clips.no_face(3))
+    Image.fromarray(clips.portrait()).save(tmp_path / "target.png")
+    return {"driving": driving, "target": tmp_path / "target.png", "output": tmp_path / "out" / "o.mp4"}
+
+
+def arguments(options):
+    return [part for key, value in options.items() for part in (f"--{key}", value)]
+
+
+def text_as_video(folder):
+    (folder / "a.mp4").write_text("this is no video\n" * 50)
+    return folder / "a.mp4"
+
+
+def empty(folder):
+    (folder / "a.mp4").touch()
+    return folder / "a.mp4"
+
+
+def cut_image(folder):
+    path = folder / "a.png"
+    Image.fromarray(clips.portrait()).save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    return path
+
+
+UNREADABLE = {
+    "missing": (lambda folder: folder / "a.mp4", "is not a file"),
+    "a folder": (lambda folder: folder, "is not a file"),
+    "empty": (empty, "is empty"),
+    "text": (text_as_video, "cannot be opened as a video"),
+    "cut image": (cut_image, "cannot be read as an image"),
+    "only sound": (lambda folder: clips.tone(folder / "a.mp4") or folder / "a.mp4", "only sound"),
+}
+
+
+@pytest.mark.parametrize("role", ["driving", "target"])
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_unreadable_input(remime, good, models, tmp_path, role, case):
+    make, said = UNREADABLE[case]
+    folder = tmp_path / "bad one"
+    folder.mkdir()
+    good[role] = make(folder)
+    code, out, err = remime("reenact", *arguments(good))
+    assert code == 2
+    assert err.startswith(f"error: {good[role]}: ")
+    assert said in err
+    assert out == ""
+    assert not good["output"].exists()
+
+
+OPTIONS = {
+    "method": ({"method": "magic"}, "--method: 'magic' is unknown", "mapping"),
+    "seed": ({"target": "random:abc"}, "'random:abc' has no seed", "random:7"),
+    "resolution": ({"resolution": 300}, "--resolution: '300' is unknown", "256, 512, 1024"),
+    "resolution type": ({"resolution": "big"}, "--resolution: 'big' is unknown", "256, 512, 1024"),
+    "batch": ({"batch": 0}, "--batch", "1"),
+    "device": ({"device": "tpu"}, "--device: 'tpu' is unknown", "auto, cpu, cuda"),
+    "suffix": ({"output": "o.avi"}, "does not end in .mp4", "o.avi"),
+    "no such model": ({"model": "nowhere.safetensors"}, "nowhere.safetensors", "there is no such model"),
+    "no such inverter": (
+        {"inverter": "nowhere.safetensors"},
+        "nowhere.safetensors",
+        "there is no such model",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_wrong_option(remime, good, models, case):
+    changes, *said = OPTIONS[case]
+    code, _, err = remime("reenact", *arguments({**good, **changes}))
+    assert code == 2
+    for text in said:
+        assert text in err
+    assert not good["output"].exists()
+
+
+def test_missing_and_unknown_options(remime, good):
+    assert remime("reenact", "--driving", good["driving"]).code == 2
+    code, _, err = remime("reenact", *arguments(good), "--colour", "red")
+    assert code == 2
+    assert "--colour" in err
+
+
+def test_output_folder_that_cannot_be_written_to(remime, good, models, tmp_path):
+    (tmp_path / "file").touch()
+    good["output"] = tmp_path / "file" / "o.mp4"
+    code, _, err = remime("reenact", *arguments(good))
+    assert code == 2
+    assert "cannot be written to" in err
+
+
+def test_output_over_the_driving_video(remime, good, models):
+    before = good["driving"].read_bytes()
+    code, _, err = remime("reenact", *arguments({**good, "output": good["driving"]}))
+    assert code == 2
+    assert "would be overwritten" in err
+    assert good["driving"].read_bytes() == before
+
+
+MISMATCHES = {
+    "model of another method": ({"method": "linear", "model": "mapping"}, "not 'linear'"),
+    "inverter as model": ({"model": "inverter"}, "--model takes a method's"),
+    "method as inverter": ({"inverter": "mapping"}, "--inverter takes an inverter's"),
+    "other generator": ({"model": "other"}, "'stylegan2-ffhq'"),
+    "no model at all": ({"model": "text"}, "not a readable safetensors file"),
+}
+
+
+@pytest.mark.parametrize("case", MISMATCHES)
+def test_models_that_do_not_fit(remime, good, models, case):
+    changes, said = MISMATCHES[case]
+    (models / "text.safetensors").write_text("no model")
+    describe(models / "other.safetensors", "method", "mapping", "stylegan2-ffhq")
+    files = {
+        "mapping": models / "mapping-small.safetensors",
+        "inverter": models / "restyle-psp-small.safetensors",
+        "other": models / "other.safetensors",
+        "text": models / "text.safetensors",
+    }
+    changes = {key: files.get(value, value) for key, value in changes.items()}
+    code, _, err = remime("reenact", *arguments({**good, **changes}))
+    assert code == 2
+    assert said in err
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("role", ["driving", "target"])
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_no_face(remime, good, models, tmp_path, weights, role, kind):
+    weights("dlib-landmarks-68")
+    faceless = tmp_path / ("n f.png" if kind == "image" else "n f.mp4")
+    if kind == "image":
+        Image.fromarray(clips.no_face(1)[0]).save(faceless)
+    else:
+        clips.encode(faceless, clips.no_face(3))
+    good["driving"] = good["target"]
+    good[role] = faceless
+    code, _, err = remime("reenact", *arguments(good))
+    assert code == 2
+    assert f"{faceless}: no face was found" in err
+    assert not good["output"].parent.exists()
+
+
+def test_networks_that_the_licence_refuses(remime, good, models):
+    code, _, err = remime("reenact", *arguments({**good, "licence": "permissive"}))
+    assert code == 1
+    assert "'dlib-landmarks-68' are refused" in err
+    code, _, err = remime("reenact", *arguments({**good, "licence": "mine"}))
+    assert code == 2
+    assert "allowed: any, research, permissive" in err
+
+
+class FakeReenactor:
+    """Its result is the driving frame itself."""
+
+    def frames(self, identity, images, latents, driving):
+        return iter(images)
+
+
+class FakeEngine:
+    reenactor = FakeReenactor()
+
+
+def film(tmp_path, monkeypatch, found, **changes):
+    """The numbers on the frames of a film whose driving video has faces in ``found`` of its 10 frames."""
+    from remime.cli.faces import Faces, Moment
+
+    class Stub(Faces):
+        def __next__(self):
+            moment = super().__next__()
+            if moment.index in found:
+                return moment
+            self.found, self.missing = self.found - 1, self.missing + 1
+            return Moment(moment.index, moment.time, None)
+
+    driving = clips.encode(tmp_path / "d.mp4", clips.numbered(10, 256), fps=10, audio=True)
+    request = reenact.Request(driving, "random:1", tmp_path / "o.mp4", **changes)
+    model = tmp_path / "m.safetensors"
+    meta = {"generator": "g"}
+    files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta)
+    faces = Stub(driving, aligned=True)
+    made = reenact._Film(request, files, FakeEngine(), clips.portrait()).make(faces, None, None, None)
+    return made, request.output
+
+
+@pytest.mark.parametrize(
+    ("found", "numbers"),
+    [
+        (range(10), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        ([2, 3, 6], [2, 2, 2, 3, 3, 3, 6, 6, 6, 6]),
+        ([9], [9] * 10),
+        ([0], [0] * 10),
+    ],
+)
+def test_frames_without_a_face_repeat_their_neighbour(tmp_path, monkeypatch, found, numbers):
+    made, output = film(tmp_path, monkeypatch, found)
+    assert [clips.read_number(frame.image) for frame in video.read(output)] == numbers
+    assert (made.frames, made.faceless) == (10, 10 - len(found))
+    info = video.probe(output)
+    assert (info.fps, info.has_audio) == (10, True)
+
+
+def test_a_video_says_where_it_comes_from(tmp_path, monkeypatch):
+    _, output = film(tmp_path, monkeypatch, range(10))
+    note = video.provenance(output)
+    assert note["made_by"] == f"remime {__version__}"
+    assert "generated" in note["synthetic"]
+    assert (note["driving"], note["target"], note["layout"]) == ("d.mp4", "random:1", "aligned")
+    assert len(note["weights"]["inverter"]) == 64
+
+
+def test_side_by_side_shows_three_labelled_pictures(tmp_path, monkeypatch):
+    _, output = film(tmp_path, monkeypatch, range(10), side_by_side=True)
+    frame = list(video.read(output))[5].image
+    assert frame.shape == (256 + 22, 768, 3)
+    pictures = [frame[22:, i * 256 : (i + 1) * 256] for i in range(3)]
+    assert [clips.read_number(p) for p in pictures[1:]] == [5, 5]
+    assert abs(pictures[0].mean() - clips.portrait().mean()) < 10
+    assert video.provenance(output)["layout"] == "side-by-side"
+
+
+def test_no_face_at_all_leaves_nothing(tmp_path, monkeypatch):
+    with pytest.raises(Exception, match="no face"):
+        film(tmp_path, monkeypatch, [])
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(("o.mp4", ".tmp.mp4"))]
+
+
+def test_provenance_names_files_without_folders():
+    request = reenact.Request(Path("/secret/d.mp4"), "/secret/t.png", Path("o.mp4"))
+    assert request.target_name == "t.png"
+    assert inputs.random_seed(request.target) is None
