@@ -55,7 +55,9 @@ def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device
     if options["kind"] == "method" and options["method"] == "mapping":
         from remime.training.mapping import MappingTask
 
-        sets = [indexed_frames(datasets, options["inverter"], split) for split in ("train", "val")]
+        sets = [
+            indexed_frames(datasets, options["inverter"], split, sampled=True) for split in ("train", "val")
+        ]
         return MappingTask(options, generator, sets[0], sets[1], device)
     raise InputError(
         "train", f"cannot train {options.get('method')!r}", "method: restyle-psp, restyle-e4e, mapping"
@@ -132,7 +134,7 @@ def run(
         datasets: training and validation data.
         init: a model to start from.
         inverter: the model whose latents the index tables hold (methods).
-        devices: GPUs asked for; without one the CPU is used.
+        devices: GPUs granted; training uses one, or the CPU where there is none.
         half: store in half precision.
 
     Raises:
@@ -142,6 +144,8 @@ def run(
     from remime.tables import write_table
 
     o = {**OPTIONS, **options}
+    if devices > 1:
+        raise InputError("--devices", f"{devices} GPUs were asked for", "training uses one; ask for 1")
     start = load_model(init, None if o["kind"] == "preview" else o["kind"]) if init is not None else None
     description = {
         "kind": o["kind"],
