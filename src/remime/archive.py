@@ -172,7 +172,7 @@ class _Writer:
                 shape=(0, *shape),
                 maxshape=(None, *shape),
                 dtype=h5py.vlen_dtype(np.uint8) if dtype is None else dtype,
-                chunks=(max(1, min(1024, 65536 // size)), *shape),
+                chunks=(max(1, min(256, 16384 // size)), *shape),
             )
         return self
 

@@ -45,7 +45,7 @@ def write(path: Path, *counts: int) -> list[dict]:
     return clips
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(counts=st.lists(st.integers(0, 70), max_size=4))
 def test_aligned_round_trip(tmp_path_factory: pytest.TempPathFactory, counts: list[int]) -> None:
     path = tmp_path_factory.mktemp("round") / "a.h5"
