@@ -27,7 +27,8 @@ report: run
 	@echo "Snakemake's report: $(CURDIR)/results/snakemake-report.zip"
 
 test: $(READY)
-	python -m pytest $(ARGS)
+	@# A file stays in one process: its fixtures are what costs. OpenMP must not fight for the cores.
+	OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadfile --timeout 900 $(ARGS)
 
 lint: $(READY)
 	ruff check src tests
