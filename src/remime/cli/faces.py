@@ -79,6 +79,13 @@ class Faces(Iterator[Moment]):
     def __iter__(self) -> Self:
         return self
 
+    @property
+    def expected(self) -> int | None:
+        """How many frames there should be, as far as the file tells."""
+        if self.info.frames is None and self.info.duration is not None:
+            return round(self.info.duration * self.info.fps)
+        return self.info.frames
+
     def close(self) -> None:
         """Stop, and close the file."""
         self._stream.close()

@@ -277,7 +277,7 @@ def _clip_mean(
 
     with (
         closing(Faces(path)) as faces,
-        Progress(faces.info.frames, f"invert {role}", "frames") as progress,
+        Progress(faces.expected, f"invert {role}", "frames") as progress,
     ):
         images = (moment.image for moment in faces if moment.image is not None)
 
@@ -324,7 +324,7 @@ class _Film:
         path = self.request.driving
         with (
             Ahead(faces, AHEAD) as moments,
-            Progress(faces.info.frames, "reenact", "frames") as progress,
+            Progress(faces.expected, "reenact", "frames") as progress,
             Writer(
                 self.request.output,
                 faces.info.fps,
