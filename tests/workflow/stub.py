@@ -24,14 +24,15 @@ def main() -> None:
     for path in (Path(value) for value in arguments if not value.startswith("{")):
         if path.is_file() and path not in outputs.values():
             digest.update(path.read_bytes())
+    if stage == "weights":
+        name = arguments[arguments.index("--name") + 1]
+        outputs = {suffix: outputs["--output"] / f"{name}{suffix}" for suffix in (".safetensors", ".json")}
     for flag, path in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if flag == "--output" and stage in FOLDERS:
             path.mkdir(exist_ok=True)
             path = path / "file.svg"
         path.write_text(digest.hexdigest())
-        if stage == "weights":
-            path.with_suffix(".json").write_text("{}")
 
 
 main()
