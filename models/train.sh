@@ -23,11 +23,11 @@ train puppet-directions '{"kind": "directions", "pool": 1200, "size": 256, "seed
 snakemake --cores "$cores" --configfile models/train.yaml -- shards
 snakemake --cores "$cores" --configfile models/train.yaml -- models
 
-# publish MODEL NAME KIND METHOD: a model of the workflow, in half precision.
+# publish MODEL NAME OPTIONS: a model of the workflow, in half precision.
 publish() {
-  train "$2" "{\"kind\": \"$3\", \"method\": \"$4\", \"preset\": \"small\", \"steps\": 0}" \
+  train "$2" "{$3, \"preset\": \"small\", \"steps\": 0}" \
     --init "results/models/$1/model.safetensors"
 }
-publish psp restyle-psp-small inverter restyle-psp
-publish e4e restyle-e4e-small inverter restyle-e4e
-publish mapping mapping-small method mapping
+publish psp restyle-psp-small '"kind": "inverter", "method": "restyle-psp", "rank": 480'
+publish e4e restyle-e4e-small '"kind": "inverter", "method": "restyle-e4e", "rank": 480'
+publish mapping mapping-small '"kind": "method", "method": "mapping"'

@@ -30,7 +30,7 @@ def build_inverter(options: dict[str, Any], generator: Generator) -> ReStyle:
         generator: decodes between the steps.
     """
     preset, size = options["preset"], int(options.get("size", 256))
-    extra = {k: options[k] for k in ("width", "spread") if preset == "small" and k in options}
+    extra = {k: options[k] for k in ("width", "spread", "rank") if preset == "small" and k in options}
     encoder = build_encoder(options["method"], preset, generator.rows, **extra)
     if preset == "small":
         from remime import weights
@@ -62,7 +62,6 @@ def load_inverter(
     model = load_model(path, "inverter")
     generator = generator or load_generator(model.meta["generator"])
     inverter = build_inverter(model.meta["options"], generator)
-    inverter.load_state_dict(
-        {**{f"generator.{k}": v for k, v in generator.state_dict().items()}, **model.tensors}
-    )
+    # The generator has its own file, and so has the trunk of a `small` encoder.
+    inverter.load_state_dict({**inverter.state_dict(), **model.tensors})
     return inverter.eval().requires_grad_(False).to(device)

@@ -40,9 +40,10 @@ class SmallEncoder(nn.Module):
         rows: rows of W+.
         width: channels of the head's convolutions.
         spread: typical size of an offset; scales the output so that learning starts at the latents' scale.
+        rank: of the last layer, which then has two factors; 0 for a full one.
     """
 
-    def __init__(self, rows: int, width: int = 256, spread: float = 0.5) -> None:
+    def __init__(self, rows: int, width: int = 256, spread: float = 0.5, rank: int = 0) -> None:
         super().__init__()
         self.rows, self.spread = rows, spread
         self.trunk = Trunk()
@@ -50,9 +51,10 @@ class SmallEncoder(nn.Module):
         self.local = nn.Conv2d(width, width, 3, padding=1)
         self.pool = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.summary = nn.Linear(width * (GRID // 2) ** 2, 2 * WIDTH)
-        self.heads = nn.Linear(2 * WIDTH, WIDTH * rows)
-        nn.init.normal_(self.heads.weight, std=1e-3)
-        nn.init.zeros_(self.heads.bias)
+        last = nn.Linear(rank or 2 * WIDTH, WIDTH * rows)
+        nn.init.normal_(last.weight, std=1e-3)
+        nn.init.zeros_(last.bias)
+        self.heads = nn.Sequential(nn.Linear(2 * WIDTH, rank, bias=False), last) if rank else last
 
     def train(self, mode: bool = True) -> SmallEncoder:
         super().train(mode)
@@ -87,8 +89,8 @@ class SmallEncoder(nn.Module):
 class SmallProgressiveEncoder(SmallEncoder):
     """e4e's form: one offset for all rows plus Δᵢ for rows 1 … ``stage`` (all, unless training sets it)."""
 
-    def __init__(self, rows: int, width: int = 256, spread: float = 0.5) -> None:
-        super().__init__(rows, width, spread)
+    def __init__(self, rows: int, width: int = 256, spread: float = 0.5, rank: int = 0) -> None:
+        super().__init__(rows, width, spread, rank)
         self.stage = rows - 1
 
     def head(self, image: Tensor, estimate: Tensor) -> Tensor:
@@ -96,6 +98,22 @@ class SmallProgressiveEncoder(SmallEncoder):
         active = (torch.arange(self.rows, device=offsets.device) <= self.stage)[:, None]
         deltas = torch.where(active, offsets, 0.0)
         return torch.cat([offsets[:, :1], offsets[:, :1] + deltas[:, 1:]], 1)
+
+
+def factorise(tensors: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """A trained encoder's tensors with its last layer at a lower rank (truncated SVD), for a smaller file.
+
+    Args:
+        tensors: keys of ``SmallEncoder`` behind the prefix ``encoder.``, with a full last layer.
+        rank: kept singular values.
+    """
+    out = dict(tensors)
+    left, values, right = torch.linalg.svd(out.pop("encoder.heads.weight"), full_matrices=False)
+    root = values[:rank].sqrt()
+    out["encoder.heads.0.weight"] = root[:, None] * right[:rank]
+    out["encoder.heads.1.weight"] = left[:, :rank] * root
+    out["encoder.heads.1.bias"] = out.pop("encoder.heads.bias")
+    return out
 
 
 def build(kind: str, rows: int, **options: float) -> SmallEncoder:

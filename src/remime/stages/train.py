@@ -167,6 +167,11 @@ def run(
         description["training"].append(note)
     else:
         tensors = start.tensors if start is not None else _untrained(o)
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.trunk.")}
+        if o["kind"] == "inverter" and "encoder.heads.weight" in tensors and o.get("rank"):
+            from remime.encoders.small import factorise
+
+            tensors = factorise(tensors, o["rank"])
     save_model(output, tensors, description, half)
     write_table(history, "history", rows, model=name)
     write_text(card, render_card(description))

@@ -231,5 +231,6 @@ class InverterTask(Task):
 
     def tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the model file holds: the encoder and the latent it starts from."""
-        encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
+        trunk = "encoder.trunk."
+        encoder = {k: v for k, v in state.items() if k.startswith("encoder.") and not k.startswith(trunk)}
         return {**encoder, "latent_avg": self.inverter.latent_avg.detach().cpu()}
