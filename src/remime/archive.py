@@ -7,6 +7,7 @@ Only h5py's native types are used: nothing in a shard can execute code.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -206,8 +207,11 @@ class _Writer:
         try:
             yield
         except OSError as error:
+            problem = f"cannot be written ({error})"
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise InputError(self.path, problem, "choose a folder that you may write to") from error
             raise RemimeError(
-                f"{self.path}: cannot be written ({error})\n  check its folder's free space and rights"
+                f"{self.path}: {problem}\n  check its folder's free space and rights"
             ) from error
 
     def begin_clip(

@@ -175,6 +175,15 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(InputError, match=r"a\.h5.*Permission denied(.|\n)*may write"):
+        write_named(tmp_path / "new" / "a.h5")
+
+
 @pytest.mark.parametrize("limit", [100, 20_000, 200_000])
 def test_a_really_full_device(tmp_path: Path, limit: int) -> None:
     """HDF5's own failing writes, at a file size limit that the kernel enforces."""
