@@ -344,14 +344,9 @@ class Layout:
         entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init")}
         return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}
 
-    def score_options(self, protocol: str, model: str) -> dict[str, Any]:
+    def score_options(self, model: str) -> dict[str, Any]:
         """What the stage ``score`` is told."""
-        return {
-            **self.config["score"],
-            "model": model,
-            "inverter": self.trained(model)["inverter"],
-            "protocol": self.protocol(protocol)["kind"],
-        }
+        return {**self.config["score"], "model": model, "inverter": self.trained(model)["inverter"]}
 
     def arguments(self, datasets: Iterable[str]) -> list[str]:
         """Datasets as a command line names them."""
@@ -399,14 +394,13 @@ class Layout:
             name: {"protocol": entry["kind"], "batches": entry["batches"], "models": self.models(name)}
             for name, entry in self.config["protocols"].items()
         }
-        return {"models": models, "protocols": protocols, "seed": self.config["seed"]}
+        return {"models": models, "protocols": protocols}
 
     def sheet_options(self, protocol: str) -> dict[str, Any]:
         """What the stage ``sheet`` is told."""
         known = self.summary_options()
         models = {name: known["models"][name] for name in self.models(protocol)}
-        batches = self.protocol(protocol)["batches"]
-        return {**self.config["sheet"], "models": models, "batches": batches, "seed": self.config["seed"]}
+        return {**self.config["sheet"], "models": models}
 
     # Networks
 

@@ -56,12 +56,13 @@ def models(weights, tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """A driving video with faceless frames at both ends, a target still, and a clip of one frame."""
+    """A driving video with faceless frames at both ends, a long one, one of a single frame, and a target still."""
     folder = tmp_path_factory.mktemp("in puts ü")
     around = clips.no_face(FACELESS)
     frames = around + clips.moving_face(FACES) + around
     clips.encode(folder / "drivin g é.mp4", frames, fps=12, audio=True)
     clips.encode(folder / "one.mp4", clips.moving_face(1))
+    clips.encode(folder / "long.mp4", clips.moving_face(12) * 25)
     Image.fromarray(clips.portrait()).save(folder / "tar get ö.png")
     return folder
 
@@ -199,11 +200,10 @@ def _wait(condition: Callable[[], object], process: subprocess.Popen[str], secon
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_it_leaves_nothing(inputs, models, tmp_path, number, code):
-    clips.encode(tmp_path / "long.mp4", clips.moving_face(12) * 100)
     folder = tmp_path / "out"
     process = subprocess.Popen(
         command(
-            *("reenact", "--driving", tmp_path / "long.mp4", "--target", inputs / "tar get ö.png"),
+            *("reenact", "--driving", inputs / "long.mp4", "--target", inputs / "tar get ö.png"),
             *("--output", folder / "o.mp4", *models),
         ),
         stderr=subprocess.PIPE,
@@ -211,7 +211,9 @@ def test_interrupted_it_leaves_nothing(inputs, models, tmp_path, number, code):
         # A test run in the background ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    _wait(lambda: folder.exists() and any(path.stat().st_size for path in folder.iterdir()), process)
+    _wait(lambda: folder.exists() and any(folder.iterdir()), process)
+    time.sleep(0.5)
+    assert process.poll() is None
     process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == code

@@ -83,7 +83,7 @@ rule score:
         gpu=1,
     params:
         datasets=lambda w: flow.arguments(flow.protocol(w.protocol)["datasets"]),
-        options=lambda w: to_json(flow.score_options(w.protocol, w.model)),
+        options=lambda w: to_json(flow.score_options(w.model)),
         version=STAGES["score"],
     shell:
         "python -m remime.stages.score --pairs {input.pairs} --batch {wildcards.batch}"
@@ -108,7 +108,7 @@ rule summarize:
         runtime=60,
     params:
         benchmarks=[flow.benchmark(name) for name in flow.config["protocols"]],
-        options=to_json({**flow.config["summarize"], **flow.summary_options()}),
+        options=to_json({**flow.config["summarize"], **flow.summary_options(), "seed": flow.config["seed"]}),
         version=STAGES["summarize"],
     shell:
         "python -m remime.stages.summarize --benchmarks {params.benchmarks} --output {output.metrics}"
