@@ -56,7 +56,7 @@ def test_a_stage_understands_its_command_lines(
         monkeypatch.setattr("sys.argv", [stage, *arguments])
         with pytest.raises(Called):
             module.main()
-    # An option that a stage does not know would have no effect. Sources and methods have options of their own.
+    # An option that a stage does not know would have no effect. Sources and methods have their own.
     known = getattr(module, "OPTIONS", None)
     if stage not in ("train", "reenact", "manifest", "collect") and known is not None:
         unknown = {key for namespace in told for key in namespace.options if key not in known}
