@@ -56,7 +56,7 @@ def models(weights, tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """A driving video with faceless frames at both ends, a long one, one of a single frame, and a target still."""
+    """Driving videos: faceless at both ends, long, and of one frame; and a target still."""
     folder = tmp_path_factory.mktemp("in puts ü")
     around = clips.no_face(FACELESS)
     frames = around + clips.moving_face(FACES) + around
