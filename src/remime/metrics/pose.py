@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from remime.errors import shape_error
 from remime.metrics.temporal import pearson
 
+MIN_TURN = 2.0  # degrees
+
 
 def _angles(driving: ArrayLike, generated: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     a, b = np.asarray(driving, dtype=np.float64), np.asarray(generated, dtype=np.float64)
@@ -34,12 +36,22 @@ def pose_mae(driving: ArrayLike, generated: ArrayLike) -> NDArray[np.float64]:
 
 
 def yaw_corr(driving: ArrayLike, generated: ArrayLike) -> float:
-    """Pearson correlation of the yaw over time; arguments as for :func:`pose_mae`."""
-    a, b = _angles(driving, generated)
-    return pearson(a[:, 0], b[:, 0])
+    """Pearson correlation of the yaw over time; arguments as for :func:`pose_mae`.
+
+    NaN when the driving head hardly turns (standard deviation below ``MIN_TURN``): what is left then is the noise of the
+    pose network, which also reacts to expressions.
+    """
+    return _correlation(driving, generated, 0)
 
 
 def pitch_corr(driving: ArrayLike, generated: ArrayLike) -> float:
-    """Pearson correlation of the pitch over time; arguments as for :func:`pose_mae`."""
+    """Pearson correlation of the pitch over time; as :func:`yaw_corr`."""
+    return _correlation(driving, generated, 1)
+
+
+def _correlation(driving: ArrayLike, generated: ArrayLike, column: int) -> float:
     a, b = _angles(driving, generated)
-    return pearson(a[:, 1], b[:, 1])
+    known = a[np.isfinite(a[:, column]), column]
+    if len(known) < 3 or known.std() < MIN_TURN:
+        return float("nan")
+    return pearson(a[:, column], b[:, column])

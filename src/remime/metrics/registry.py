@@ -48,11 +48,11 @@ _ALL = (
     ),
     Metric(
         "yaw_corr", 1, "", True, ("pose",), "clip", "Yaw correlation",
-        "Pearson correlation of the yaw of the driving and the generated video.",
+        "Pearson correlation of the yaw of both videos; only clips whose yaw varies by 2° or more.",
     ),
     Metric(
         "pitch_corr", 1, "", True, ("pose",), "clip", "Pitch correlation",
-        "Pearson correlation of the pitch of the driving and the generated video.",
+        "Pearson correlation of the pitch of both videos; only clips whose pitch varies by 2° or more.",
     ),
     Metric(
         "fl_corr", 1, "", True, ("landmarks",), "clip", "FL (CORR)",

@@ -20,10 +20,17 @@ def test_unknown_angle_gives_no_error_for_its_frame_only():
 
 def test_correlations_take_their_own_angle():
     t = np.linspace(0, 6, 40)
-    driving = np.stack([np.sin(t), np.cos(t), 0 * t], 1)
+    driving = 10 * np.stack([np.sin(t), np.cos(t), 0 * t], 1)
     generated = np.stack([2 * np.sin(t), -np.cos(t), 0 * t], 1)
     assert yaw_corr(driving, generated) == pytest.approx(1)
     assert pitch_corr(driving, generated) == pytest.approx(-1)
+
+
+def test_a_head_that_hardly_turns_has_no_correlation():
+    t = np.linspace(0, 6, 40)
+    driving = np.stack([np.sin(t), 10 * np.cos(t), 0 * t], 1)
+    assert np.isnan(yaw_corr(driving, driving))
+    assert pitch_corr(driving, driving) == pytest.approx(1)
 
 
 def test_shapes_are_checked():
