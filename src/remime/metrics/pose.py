@@ -38,8 +38,8 @@ def pose_mae(driving: ArrayLike, generated: ArrayLike) -> NDArray[np.float64]:
 def yaw_corr(driving: ArrayLike, generated: ArrayLike) -> float:
     """Pearson correlation of the yaw over time; arguments as for :func:`pose_mae`.
 
-    NaN when the driving head hardly turns (standard deviation below ``MIN_TURN``): what is left then is the noise of the
-    pose network, which also reacts to expressions.
+    NaN when the driving head hardly turns (standard deviation below ``MIN_TURN``): what is left then is the
+    noise of the pose network, which also reacts to expressions.
     """
     return _correlation(driving, generated, 0)
 
