@@ -194,7 +194,8 @@ def save_inverter(path: Path, seed: int = 0, width: int = 8, refinements: int = 
         torch.manual_seed(seed)
         inverter = build_inverter(options, generator())
         nn.init.normal_(inverter.encoder.heads.weight, std=0.02)
-    tensors = {k: v for k, v in inverter.state_dict().items() if not k.startswith("generator.")}
+    elsewhere = ("generator.", "encoder.trunk.")
+    tensors = {k: v for k, v in inverter.state_dict().items() if not k.startswith(elsewhere)}
     meta = {
         "kind": "inverter",
         "method": "restyle-psp",

@@ -9,6 +9,7 @@ import torch
 
 from remime.encoders import build_encoder
 from remime.encoders.restyle import ReStyle
+from remime.errors import InputError
 from remime.generators import load_generator
 from remime.generators.base import Generator
 from remime.models import load_model
@@ -57,11 +58,17 @@ def load_inverter(
         device: where to put it.
 
     Raises:
-        InputError: the file is not an inverter's.
+        InputError: the file is not an inverter's, or not one for this generator.
     """
     model = load_model(path, "inverter")
     generator = generator or load_generator(model.meta["generator"])
     inverter = build_inverter(model.meta["options"], generator)
     # The generator has its own file, and so has the trunk of a `small` encoder.
-    inverter.load_state_dict({**inverter.state_dict(), **model.tensors})
+    elsewhere = {
+        k: v for k, v in inverter.state_dict().items() if k.startswith(("generator.", "encoder.trunk."))
+    }
+    try:
+        inverter.load_state_dict({**elsewhere, **model.tensors})
+    except RuntimeError as error:
+        raise InputError(path, f"does not fit its own description ({error})", "train it again") from None
     return inverter.eval().requires_grad_(False).to(device)

@@ -1,0 +1,180 @@
+"""Puppets: motion that is smooth, talks and blinks, and clips that follow from their description."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from remime import video
+from remime.errors import InputError
+from remime.faces.mesh import BLENDSHAPES
+from remime.shards import split_of
+from remime.sources import puppets
+from remime.sources.directions import ROWS, Directions
+from tests import tiny
+
+NAMES = ("yaw", "pitch", *BLENDSHAPES[1:])
+K = len(NAMES)
+LONG = 25 * 240
+
+
+@pytest.fixture(scope="module")
+def directions():
+    rng = np.random.default_rng(0)
+    spread = np.where(np.arange(K) < 2, 10.0, 0.1).astype(np.float32)
+    zeros = np.zeros(K, np.float32)
+    return Directions(NAMES, 0.2 * rng.standard_normal((K, 512)).astype(np.float32), zeros, spread, zeros)
+
+
+def motion(directions, name, **options):
+    chosen = {"frames": LONG, "fps": 25, "seed": 1, **options}
+    column = directions.column(name)
+    return puppets.trajectory(directions, **chosen)[:, column] / directions.spread[column]
+
+
+def test_motion_follows_from_the_seed(directions):
+    first = puppets.trajectory(directions, 40, 25, 3)
+    assert (first.shape, first.dtype) == ((40, K), np.float32)
+    assert np.array_equal(first, puppets.trajectory(directions, 40, 25, 3))
+    assert not np.array_equal(first, puppets.trajectory(directions, 40, 25, 4))
+    assert np.isfinite(first).all()
+
+
+def test_amplitude_scales_everything(directions):
+    np.testing.assert_allclose(
+        puppets.trajectory(directions, 40, 25, 3, 0.5),
+        puppets.trajectory(directions, 40, 25, 3) / 2,
+        rtol=1e-5,
+    )
+    assert not puppets.trajectory(directions, 40, 25, 3, 0.0).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("yaw", 12), ("pitch", 10), ("browInnerUp", 7), ("jawOpen", 1.3)]
+)
+def test_motion_is_smooth(directions, name, least):
+    """The spread over time is several times the change from frame to frame, and that changes slowly too."""
+    signal = motion(directions, name)
+    step, turn = np.diff(signal), np.diff(signal, 2)
+    assert signal.std() > least * np.sqrt((step**2).mean())
+    assert np.sqrt((turn**2).mean()) < np.sqrt((step**2).mean())
+
+
+@pytest.mark.parametrize("name", ["yaw", "jawOpen", "eyeBlinkLeft"])
+def test_speed_is_in_seconds_not_in_frames(directions, name):
+    slow = [np.abs(np.diff(motion(directions, name, seed=s))).mean() for s in range(4)]
+    fast = [
+        np.abs(np.diff(motion(directions, name, seed=s, fps=50, frames=2 * LONG))).mean() for s in range(4)
+    ]
+    assert np.mean(slow) / np.mean(fast) == pytest.approx(2, rel=0.15)
+
+
+def test_sizes_are_in_units_of_the_measured_spread(directions):
+    for name, (size, _) in puppets._SLOW.items():
+        each = np.array([motion(directions, name, seed=s, frames=2500) for s in range(30)])
+        # What moves within a clip, and where clips rest.
+        assert each.std(1).mean() == pytest.approx(size, rel=0.25)
+        assert each.mean(1).std() == pytest.approx(0.4 * size, rel=0.5)
+
+
+def test_blinks(directions):
+    both = [motion(directions, f"eyeBlink{side}") for side in ("Left", "Right")]
+    assert np.array_equal(*both)
+    closed = both[0] / 6
+    peaks = (
+        np.flatnonzero((closed[1:-1] > closed[:-2]) & (closed[1:-1] >= closed[2:]) & (closed[1:-1] > 0.5)) + 1
+    )
+    gaps = np.diff(peaks) / 25
+    assert 60 < len(peaks) < 160
+    assert gaps.min() > 0.95
+    assert gaps.max() < 4.05
+    assert closed.min() == pytest.approx(0, abs=1e-6)
+    assert both[0].max() > 2.5
+    assert closed[peaks].min() > 0.9
+    # Half closed for 2.355 standard deviations of 0.07 s; open most of the time.
+    assert (closed > 0.5).sum() / len(peaks) / 25 == pytest.approx(2.355 * 0.07, rel=0.1)
+    assert (closed < 0.01).mean() > 0.75
+
+
+def test_eyes_look_together(directions):
+    for first, second in (("eyeLookInLeft", "eyeLookOutRight"), ("eyeLookOutLeft", "eyeLookInRight")):
+        assert np.array_equal(motion(directions, first), motion(directions, second))
+
+
+def test_mouth_talks_and_pauses(directions):
+    """The mouth's parts move together, some seconds much and others hardly."""
+    jaw, lips = motion(directions, "jawOpen"), motion(directions, "mouthLowerDownLeft")
+    assert np.corrcoef(jaw, lips)[0, 1] > 0.4
+    activity = np.abs(jaw).reshape(-1, 25).mean(1)
+    assert np.quantile(activity, 0.9) > 4 * np.quantile(activity, 0.1)
+
+
+def test_parameters_without_a_direction_are_left_out(directions):
+    few = Directions(
+        ("yaw",), *(a[:1] for a in (directions.basis, directions.mean, directions.spread, directions.mean))
+    )
+    assert puppets.trajectory(few, 10, 25, 0).shape == (10, 1)
+
+
+def test_clips_of_a_dataset():
+    options = {"identities": 5, "clips": 2, "seed": 7}
+    clips = puppets.clips("puppets", options, None)
+    assert clips == puppets.clips("puppets", options, None)
+    assert len({c.clip for c in clips}) == 10
+    assert len({c.identity for c in clips}) == 5
+    assert all(c.clip.replace("-", "").isalnum() and c.kind == "render" for c in clips)
+    assert [c.split for c in clips] == [split_of(c.identity, 7) for c in clips]
+    described = [json.loads(c.path) for c in clips]
+    assert described[0] | {"motion": ""} == described[1] | {"motion": ""}
+    assert described[0]["identity"] != described[2]["identity"]
+    other = puppets.clips("puppets", {**options, "amplitude": 0.5}, None)
+    assert all(a.path != b.path for a, b in zip(clips, other, strict=True))
+    assert not {c.identity for c in clips} & {
+        c.identity for c in puppets.clips("p", {**options, "seed": 8}, None)
+    }
+
+
+@pytest.mark.parametrize("key", ["identities", "clips", "frames", "fps"])
+def test_nothing_to_render_is_an_error(key):
+    with pytest.raises(InputError, match=rf"datasets\.mine\.{key}.*0"):
+        puppets.clips("mine", {key: 0}, None)
+
+
+def test_latents_keep_the_person(directions):
+    generator = tiny.generator(resolution=128)  # 12 rows
+    described = {"frames": 6, "fps": 25, "truncation": 0.7, "amplitude": 1.0, "identity": "p", "motion": "m"}
+    w_plus, moved = puppets.latents_of(described, directions, generator)
+    assert w_plus.shape == (6, 12, 512)
+    assert moved.shape == (6, K)
+    assert torch.equal(w_plus[:, ROWS:], w_plus[:1, ROWS:].expand(6, 12 - ROWS, -1))
+    offsets = w_plus[:, :ROWS] - w_plus[:, ROWS:].mean(1, keepdim=True)
+    assert torch.allclose(
+        offsets, torch.from_numpy(directions.offset(moved))[:, None].expand_as(offsets), atol=1e-4
+    )
+    other, _ = puppets.latents_of({**described, "motion": "n"}, directions, generator)
+    assert torch.equal(other[:, ROWS:], w_plus[:, ROWS:])
+    assert not torch.equal(other, w_plus)
+    still, _ = puppets.latents_of({**described, "truncation": 0.0, "amplitude": 0.0}, directions, generator)
+    assert torch.allclose(still, generator.mean_latent.expand_as(still), atol=1e-6)
+
+
+@pytest.mark.weights
+def test_rendered_clip_holds_its_truth(tmp_path, weights, monkeypatch, directions):
+    weights("mobile-ffhq")
+    monkeypatch.setattr(puppets, "load_directions", lambda: directions)
+    options = {"identities": 1, "frames": 2, "size": 256, "amplitude": 0.05}
+    (clip,) = puppets.clips("puppets", options, None)
+    film, truth = puppets.collector(options)(clip, tmp_path)
+    assert (film.name, truth.name) == (f"{clip.clip}.mp4", f"{clip.clip}.npz")
+    info = video.probe(film)
+    assert (info.width, info.height, info.fps) == (256, 256, 25)
+    frames = [frame.image for frame in video.read(film)]
+    assert len(frames) == 2
+    assert min(frame.std() for frame in frames) > 20
+    with np.load(truth) as known:
+        assert known["w_plus"].shape == (2, 16, 512)
+        assert known["motion"].shape == (2, K)
+        assert tuple(known["names"]) == NAMES

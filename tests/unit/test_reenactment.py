@@ -1,0 +1,146 @@
+"""Reenactment as a stream: one frame out for each in, in order, with little in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from remime import reenactment
+from remime.methods import Driving
+from remime.methods.base import Identity, Method
+from remime.methods.linear import Linear
+from remime.reenactment import Reenactor, invert, mean_latent, random_face
+from remime.training.data import to_image, to_tensor
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return tiny.generator()
+
+
+class Bright(Method):
+    """A latent that says how bright a driving frame is."""
+
+    needs_latents = False
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def identify(self, latent):
+        return Identity(latent)
+
+    def drive(self, identity, frames, latents=None, driving=None):
+        self.batches.append(len(frames))
+        return identity.latent + frames.mean((1, 2, 3))[:, None, None]
+
+
+class Inverter:
+    """Inverts a frame to its brightness left and right; counts its batches."""
+
+    def __init__(self):
+        self.latent_avg, self.batches = torch.zeros(tiny.ROWS, 512), []
+
+    def invert(self, images, batch):
+        self.batches.append(len(images))
+        half = images.shape[-1] // 2
+        sides = torch.stack([images[..., :half].mean((1, 2, 3)), images[..., half:].mean((1, 2, 3))], 1)
+        return sides.repeat(1, 256)[:, None].expand(-1, tiny.ROWS, -1).clone()
+
+
+def pictures(n, side=32):
+    grey = np.linspace(0, 255, n).round().astype(np.uint8)
+    return grey[:, None, None, None] * np.ones((1, side, side, 3), np.uint8)
+
+
+def expected(generator, w_plus):
+    return to_image(torch.cat([generator.synthesize(w) for w in w_plus.split(1)]))
+
+
+@pytest.mark.parametrize(("n", "batch"), [(7, 3), (6, 3), (1, 8), (0, 4)])
+def test_one_frame_out_for_each_in(generator, n, batch):
+    method, frames = Bright(), pictures(n)
+    out = list(
+        Reenactor(generator, method, 32, batch).frames(method.identify(torch.zeros(tiny.ROWS, 512)), frames)
+    )
+    assert len(out) == n
+    assert sum(method.batches) == n
+    assert max(method.batches, default=0) <= batch
+    if n:
+        levels = to_tensor(frames).mean((1, 2, 3))
+        truth = expected(generator, levels[:, None, None].expand(-1, tiny.ROWS, 512))
+        assert np.abs(np.stack(out).astype(int) - truth).max() <= 1
+
+
+def test_only_a_batch_is_read_ahead(generator):
+    method, read = Bright(), []
+
+    def endless():
+        while True:
+            read.append(1)
+            yield pictures(1)[0]
+
+    stream = Reenactor(generator, method, 32, 4).frames(
+        method.identify(torch.zeros(tiny.ROWS, 512)), endless()
+    )
+    for i in range(1, 10):
+        next(stream)
+        assert len(read) <= 4 * -(-i // 4)
+
+
+def test_latents_go_with_their_frames(generator):
+    method = Linear()
+    identity = method.identify(torch.full((tiny.ROWS, 512), 0.1))
+    latents, mean = torch.randn(5, tiny.ROWS, 512), torch.randn(tiny.ROWS, 512)
+    out = Reenactor(generator, method, 32, 2).frames(identity, pictures(5), iter(latents), Driving(mean))
+    assert np.abs(np.stack(list(out)).astype(int) - expected(generator, 0.1 + latents - mean)).max() <= 1
+
+
+def test_missing_latents_are_noticed(generator):
+    method = Linear()
+    stream = Reenactor(generator, method, 32, 4).frames(
+        method.identify(torch.zeros(tiny.ROWS, 512)),
+        pictures(4),
+        [torch.zeros(tiny.ROWS, 512)],
+        Driving(torch.zeros(tiny.ROWS, 512)),
+    )
+    with pytest.raises(ValueError, match="4 frames have 1 latents"):
+        next(stream)
+
+
+@pytest.mark.parametrize(("resolution", "decoded"), [(16, 16), (20, 32), (32, 32), (64, 32)])
+def test_resolution(generator, resolution, decoded):
+    made = Reenactor(generator, Bright(), resolution)
+    assert made.decode_at == decoded
+    (image,) = made.decode(torch.zeros(1, tiny.ROWS, 512))
+    assert (image.shape, image.dtype) == ((resolution, resolution, 3), np.uint8)
+
+
+def test_inversion_in_batches():
+    inverter = Inverter()
+    w_plus = invert(inverter, pictures(7), batch=3)
+    assert inverter.batches == [3, 3, 1]
+    assert torch.allclose(w_plus[:, 0, 0], to_tensor(pictures(7)).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("n", [1, 5, 40])
+def test_mean_latent_is_over_frames_and_mirror_images(n):
+    """Left and right change places in the mirror images."""
+    inverter, images = Inverter(), pictures(n)
+    images[:, :, 16:] = 0
+    latents = invert(inverter, images)
+    inverter.batches.clear()
+    mean = mean_latent(inverter, images, latents)
+    assert sum(inverter.batches) == min(n, reenactment.FLIPS)
+    bright, dark = latents[:, 0, 0].mean(), latents[:, 0, 1].mean()
+    assert torch.allclose(mean, ((bright + dark) / 2).expand(tiny.ROWS, 512), atol=0.02)
+
+
+def test_random_faces(generator):
+    face = random_face(generator, 5, 32)
+    assert (face.shape, face.dtype) == ((32, 32, 3), np.uint8)
+    assert np.array_equal(face, random_face(generator, 5, 32))
+    assert not np.array_equal(face, random_face(generator, 6, 32))
+    assert random_face(generator, 5, 64).shape == (64, 64, 3)

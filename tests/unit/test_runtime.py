@@ -1,0 +1,58 @@
+"""Process-wide settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from remime.runtime import threads
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from remime.runtime import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+
+def fill():
+    np.empty(64 << 20, np.uint8).fill(1)
+
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_freed_memory_is_kept():
+    """Page faults while a large buffer is made and freed again and again."""
+    faults = {
+        mode: int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, mode], capture_output=True, check=True, text=True
+            ).stdout
+        )
+        for mode in ("default", "keep")
+    }
+    assert faults["keep"] < 0.2 * faults["default"]
+
+
+def test_threads(monkeypatch):
+    for name in ("REMIME_THREADS", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    assert threads() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "7")
+    assert threads() == 7
+    for unusable in ("", "0", "many", "-2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", unusable)
+        assert threads() == 7
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads() == 3
+    monkeypatch.setenv("REMIME_THREADS", "2")
+    assert threads() == 2
