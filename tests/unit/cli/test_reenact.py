@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from remime import video
-from remime.cli import inputs, reenact
+from remime.cli import inputs, networks, reenact
 from remime.versions import __version__
 from tests import clips
+from tests.conftest import ROOT
 from tests.unit.cli.conftest import describe
 
 
@@ -158,6 +159,23 @@ def test_no_face(remime, good, models, tmp_path, weights, role, kind):
     assert code == 2
     assert f"{faceless}: no face was found" in err
     assert not good["output"].parent.exists()
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("role", ["inverter", "model"])
+def test_a_model_whose_tensors_do_not_fit(remime, good, models, weights, role):
+    for name in networks.REENACT:
+        weights(name)
+    good["driving"] = good["target"]
+    stub = models / "restyle-psp-small.safetensors"
+    if role == "model":
+        stub = models / "mapping-small.safetensors"
+        good["inverter"] = ROOT / "models" / "restyle-psp-small.safetensors"
+    code, _, err = remime("reenact", *arguments(good))
+    assert code == 2
+    assert str(stub) in err
+    assert "fit" in err
+    assert not good["output"].exists()
 
 
 def test_networks_that_the_licence_refuses(remime, good, models):
