@@ -92,4 +92,5 @@ def test_mean_latent(generator):
     error = draws.std(0) * (1 / 20_000 + 1 / converter.MEAN_LATENT_SAMPLES) ** 0.5
     z_scores = ((draws.mean(0) - generator.mean_latent) / error).numpy()
     assert np.abs(z_scores).max() < 5
-    assert 0.8 < z_scores.std() < 1.2
+    # The coordinates of w depend on each other, so the spread over them is only about 1.
+    assert 0.5 < z_scores.std() < 2

@@ -20,7 +20,8 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
     """A method with untrained weights.
 
     Args:
-        options: ``method`` and what it has: ``preset``, ``width``, ``rank`` (mapping), ``strength`` (linear).
+        options: ``method`` and what it has: ``preset``, ``width``, ``components`` (mapping); ``strength``
+            (linear).
         generator: for the number of rows.
 
     Raises:
@@ -34,7 +35,7 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
     if name == "mapping":
         from remime.methods.mapping import Mapping, MeshMotionEncoder
 
-        sizes = {k: int(options[k]) for k in ("width", "rank") if k in options}
+        sizes = {k: int(options[k]) for k in ("width", "components") if k in options}
         method = Mapping(generator.rows, options.get("preset", "paper"), **sizes)
         if isinstance(method.motion_encoder, MeshMotionEncoder):
             from remime.faces.mesh import load_mesh

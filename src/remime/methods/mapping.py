@@ -17,36 +17,35 @@ from remime.errors import InputError, shape_error
 from remime.faces.mesh import BLENDSHAPES, POINTS, MeshNetwork
 from remime.methods.base import Driving, Identity, Method
 
+COMPONENTS = 48  # length of the small preset's motion code
+EDITED = 8  # rows of W+ that motion directions start from: 4² to 64²
 SIZE = 256  # height and width of the encoders' input
 
 
 class MeshMotionEncoder(nn.Module):
-    """The ``small`` E_m: frozen face mesh and blendshapes, then a perceptron; frames to codes [B, rows, 512].
+    """The ``small`` E_m: frozen face mesh and blendshapes, then a perceptron; frames to [B, components].
 
     Where the paper's E_m starts from an ArcFace IR-SE50, this one starts from MediaPipe's mesh network, which
     knows motion already and sees no colour. Pose and expression are measured by other networks in the
     metrics.
 
     Args:
-        rows: rows of W+.
+        components: length of the code.
         width: hidden units.
     """
 
     mean: Tensor
     spread: Tensor
 
-    def __init__(self, rows: int, width: int = 512) -> None:
+    def __init__(self, components: int = COMPONENTS, width: int = 512) -> None:
         super().__init__()
-        self.rows = rows
         inputs = POINTS * 3 + len(BLENDSHAPES)
         # Statistics of the inputs over the training data; set once, before the first step.
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("spread", torch.ones(inputs))
         self.hidden = nn.Linear(inputs, width)
         self.code = nn.Linear(width, width)
-        self.out = nn.Linear(width, rows * 512)
-        nn.init.normal_(self.out.weight, std=1e-3)
-        nn.init.zeros_(self.out.bias)
+        self.out = nn.Linear(width, components)
         self._mesh: list[MeshNetwork] = []
 
     def attach(self, mesh: MeshNetwork) -> None:
@@ -62,14 +61,14 @@ class MeshMotionEncoder(nn.Module):
         return torch.cat([points, result.blendshapes], 1)
 
     def encode(self, measured: Tensor) -> Tensor:
-        """Motion in W+ [B, rows, 512] from ``measure``'s result."""
+        """Codes [B, components] from ``measure``'s result."""
         x = ((measured - self.mean) / self.spread).clamp(-5, 5)
         x = F.leaky_relu(self.hidden(x), 0.2)
         x = F.leaky_relu(self.code(x), 0.2)
-        return self.out(x).unflatten(1, (self.rows, 512))
+        return self.out(x)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames [B,3,R,R] in [-1,1] to motion in W+ [B, rows, 512]."""
+        """Frames [B,3,R,R] in [-1,1] to codes [B, components]."""
         return self.encode(self.measure(frames))
 
     def _apply(self, fn: Any, recurse: bool = True) -> MeshMotionEncoder:
@@ -107,6 +106,7 @@ class FullMap(nn.Module):
     def __init__(self, rows: int) -> None:
         super().__init__()
         size = rows * 512
+        self.code_shape = (rows, 512)
         self.identity_half = nn.Parameter(torch.randn(size, size) * 1e-5)
         self.motion_half = nn.Parameter(torch.randn(size, size) * 1e-5)
         self.bias = nn.Parameter(torch.full((size,), 1e-3))
@@ -120,30 +120,46 @@ class FullMap(nn.Module):
         return F.linear(code.flatten(1), self.motion_half).view_as(code)
 
 
-class FactoredMap(nn.Module):
-    """The ``small`` M, linear as well: the target's rows plus a low-rank term each, plus the motion.
+class DirectionMap(nn.Module):
+    """The ``small`` M, linear as well: the target moves along a few directions of W+.
 
-    The low-rank term is what takes the target's own pose and expression out of its latent.
-
-    Args:
-        rows: rows of W+.
-        rank: of the term, per row.
+    ``z + (c_s - c_t) · D``: c_s is the code of the driving frame, c_t the target's, read linearly from its
+    latent, and D the directions. Nothing but the code reaches the result from the driving frame, so that with
+    few directions the driving person's looks cannot.
     """
 
-    def __init__(self, rows: int, rank: int = 64) -> None:
+    def __init__(self, rows: int, components: int = COMPONENTS) -> None:
         super().__init__()
-        self.down = nn.Parameter(torch.randn(rows, 512, rank) * 512**-0.5)
-        self.up = nn.Parameter(torch.zeros(rows, rank, 512))
-        self.bias = nn.Parameter(torch.zeros(rows, 512))
+        self.code_shape = (components,)
+        self.read = nn.Linear(512, components)
+        self.directions = nn.Parameter(torch.zeros(components, rows, 512))
+
+    @torch.no_grad()
+    def initialise(self, directions: Tensor, latents: Tensor) -> None:
+        """Start from measured directions; components beyond their number start at zero.
+
+        Args:
+            directions: [k, 512], change of W per unit of each motion parameter.
+            latents: [n, 512], samples of W, for the regression of the parameters on W.
+        """
+        directions = directions[: len(self.directions)]
+        count = len(directions)
+        self.directions[:count, :EDITED] = directions[:, None]
+        centred = latents - latents.mean(0)
+        covariance = centred.T @ centred / len(latents)
+        covariance += 1e-2 * covariance.diagonal().mean() * torch.eye(512).to(covariance)
+        # Of unit-variance parameters the directions are the covariance with W: this is least squares.
+        self.read.weight.zero_()
+        self.read.weight[:count] = torch.linalg.solve(covariance, directions.T).T
+        self.read.bias.copy_(-self.read.weight @ latents.mean(0))
 
     def identity(self, latent: Tensor) -> Tensor:
-        """The identity's part [B, rows, 512], bias included."""
-        term = torch.einsum("brc,rck,rkd->brd", latent, self.down, self.up)
-        return latent + term + self.bias
+        """The identity's part [B, rows, 512]: the target's latent without its motion."""
+        return latent - self.motion(self.read(latent[:, :EDITED].mean(1)))
 
     def motion(self, code: Tensor) -> Tensor:
-        """The motion's part [B, rows, 512]."""
-        return code
+        """The motion's part [B, rows, 512] of codes [B, components]."""
+        return torch.einsum("bk,krd->brd", code, self.directions)
 
 
 class Mapping(Method):
@@ -151,29 +167,32 @@ class Mapping(Method):
 
     Args:
         rows: rows of W+.
-        preset: ``paper`` (IR-SE50, full M) or ``small`` (mesh, factored M).
+        preset: ``paper`` (IR-SE50, full M) or ``small`` (mesh, M along directions).
         width: hidden units of the small E_m.
-        rank: of the small M.
+        components: length of the small E_m's code.
     """
 
     needs_latents = False
 
-    def __init__(self, rows: int, preset: str = "paper", width: int = 512, rank: int = 64) -> None:
+    def __init__(
+        self, rows: int, preset: str = "paper", width: int = 512, components: int = COMPONENTS
+    ) -> None:
         super().__init__()
         self.rows = rows
         if preset == "paper":
             self.motion_encoder: nn.Module = PaperMotionEncoder(rows)
             self.map: nn.Module = FullMap(rows)
         elif preset == "small":
-            self.motion_encoder = MeshMotionEncoder(rows, width)
-            self.map = FactoredMap(rows, rank)
+            self.motion_encoder = MeshMotionEncoder(components, width)
+            self.map = DirectionMap(rows, components)
         else:
             raise InputError("preset", f"mapping has no preset {preset!r}", "allowed: paper, small")
 
     def forward(self, latents: Tensor, codes: Tensor) -> Tensor:
-        """M: identity latents and motion codes, both [B, rows, 512], to W+ [B, rows, 512]."""
-        if latents.shape != codes.shape:
-            raise shape_error("motion codes", str(tuple(latents.shape)), codes.shape)
+        """M: identity latents [B, rows, 512] and E_m's codes to W+ [B, rows, 512]."""
+        expected = (len(latents), *self.map.code_shape)  # type: ignore[misc]
+        if codes.shape != expected:
+            raise shape_error("motion codes", str(expected), codes.shape)
         return self.map.identity(latents) + self.map.motion(codes)  # type: ignore[operator]
 
     @torch.no_grad()

@@ -29,7 +29,18 @@ OPTIONS: dict[str, Any] = {
 _PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed"}
 _LOOP = ("steps", "seed", "ema", "validate_every", "checkpoint_every")
 # What a model must be told to be built again; the rest of the options is about training it.
-_STRUCTURE = ("method", "preset", "variant", "inverter", "refinements", "size", "width", "rank", "spread")
+_STRUCTURE = (
+    "method",
+    "preset",
+    "variant",
+    "inverter",
+    "refinements",
+    "size",
+    "width",
+    "rank",
+    "components",
+    "spread",
+)
 
 
 def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device: Any) -> Any:

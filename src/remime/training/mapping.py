@@ -15,9 +15,11 @@ from remime.encoders.restyle import fit
 from remime.errors import InputError
 from remime.generators.base import Generator
 from remime.methods import build_method
-from remime.methods.mapping import SIZE, Mapping, MeshMotionEncoder
+from remime.methods.mapping import SIZE, DirectionMap, Mapping, MeshMotionEncoder
 from remime.progress import track
+from remime.sources.directions import load_directions
 from remime.training.data import Frames, Pairs
+from remime.training.generated import sample_latents
 from remime.training.loop import Task, Updater
 from remime.training.losses import ImageLosses, cosface, face_crop
 from remime.training.optimizers import Ranger
@@ -95,6 +97,8 @@ class MappingTask(Task):
         self.resolution = decode_resolution(generator, SIZE)
         method = build_method(options, generator)
         assert isinstance(method, Mapping)
+        if isinstance(method.map, DirectionMap):
+            self._start_from_directions(method.map)
         self.method = method.to(device)
         tuned = self.o["variant"] == "gen"
         if tuned:
@@ -117,6 +121,11 @@ class MappingTask(Task):
                 [train.latents(everything[i : i + 64]).half() for i in range(0, len(train), 64)]
             )
             self.spread = self.cached_latents[:512].float().std(0).mean().item()
+
+    def _start_from_directions(self, small: DirectionMap) -> None:
+        """The directions by which the puppets move; a model that training starts from replaces them."""
+        latents = sample_latents(self.generator, 20_000, 0)[:, 0].cpu()
+        small.initialise(torch.from_numpy(load_directions().basis), latents)
 
     @torch.no_grad()
     def _measure_all(self, frames: Frames) -> None:
@@ -221,6 +230,7 @@ class MappingTask(Task):
         ]
         return torch.stack(per_sample).mean()
 
+    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """P1's choice of a checkpoint: expression transfer and identity on the validation split.
 

@@ -1,0 +1,211 @@
+"""The train stage: from scratch, from a model, and after a kill."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from remime.encoders.inverter import load_inverter
+from remime.errors import InputError
+from remime.methods import load_method
+from remime.models import load_model
+from remime.stages import train as stage
+from remime.tables import read_table
+from remime.training import inverters, mapping
+from tests import tiny
+
+pytestmark = pytest.mark.weights
+INVERTER = {
+    "kind": "inverter",
+    "method": "restyle-psp",
+    "generator": "tiny",
+    "size": 64,
+    "width": 8,
+    "refinements": 2,
+    "steps": 3,
+    "batch": 2,
+    "validate_batches": 1,
+    "validate_every": 2,
+    "checkpoint_every": 1,
+}
+MAPPING = {
+    **{k: v for k, v in INVERTER.items() if k not in ("size", "refinements")},
+    "kind": "method",
+    "method": "mapping",
+    "rank": 4,
+    "inverter": "psp",
+}
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch, weights):
+    weights("lpips-alex")
+    monkeypatch.setattr("remime.generators.load_generator", lambda *_, **__: tiny.generator())
+    monkeypatch.setattr("remime.faces.mesh.load_mesh", tiny.Mesh)
+    monkeypatch.setattr(mapping, "SIZE", 32)
+    for module in (inverters, mapping):
+        monkeypatch.setattr(module, "ImageLosses", tiny.Losses)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return tiny.make_dataset(tmp_path / "results" / "faces")
+
+
+@pytest.fixture
+def run(tmp_path, dataset):
+    """``run(name, options, **arguments)``: train with all files in a folder of that name."""
+
+    def go(name, options, datasets=None, **arguments):
+        folder = tmp_path / "models" / name
+        files = folder / "model.safetensors", folder / "history.parquet", folder / "card.md", folder / "state"
+        chosen = [dataset] if datasets is None else datasets
+        stage.run(name, *files, options, chosen, **arguments)
+        return load_model(files[0]), folder
+
+    return go
+
+
+def test_inverter(run):
+    model, folder = run("psp", INVERTER)
+    assert sorted(p.name for p in folder.iterdir()) == ["card.md", "history.parquet", "model.safetensors"]
+    assert model.meta["kind"] == "inverter"
+    structure = {"method": "restyle-psp", "preset": "small", "refinements": 2, "size": 64, "width": 8}
+    assert structure.items() <= model.meta["options"].items()
+    assert not {"steps", "batch", "seed"} & model.meta["options"].keys()
+    inverter = load_inverter(folder / "model.safetensors", tiny.generator())
+    assert inverter.invert(torch.zeros(1, 3, 64, 64)).shape == (1, tiny.ROWS, 512)
+    rows = read_table(folder / "history.parquet", "history").to_pylist()
+    assert [r["step"] for r in rows if (r["split"], r["name"]) == ("train", "loss")] == [1, 2, 3]
+    assert [r["step"] for r in rows if (r["split"], r["name"]) == ("val", "score")] == [0, 2, 3]
+    card = (folder / "card.md").read_text()
+    for said in ("# psp", "restyle-psp", "data: faces", "steps: 3", "CPU", "lpips_real", "validate_every 2"):
+        assert said in card
+    (note,) = model.meta["training"]
+    assert note["best_step"] in (0, 2, 3)
+    assert "score" in note["metrics"]
+
+
+def test_method(run, dataset):
+    model, folder = run("mapping", MAPPING)
+    assert {k.split(".")[0] for k in model.tensors} == {"method"}
+    method = load_method(
+        {"method": "mapping", "preset": "small"}, folder / "model.safetensors", tiny.generator()
+    )
+    identity = method.identify(tiny.latents("x", "who", 1)[0])
+    assert method.drive(identity, torch.zeros(2, 3, 32, 32)).shape == (2, tiny.ROWS, 512)
+
+
+def test_training_goes_on_from_a_model(run):
+    _, first = run("first", INVERTER)
+    start = load_model(first / "model.safetensors")
+    model, folder = run("second", {**INVERTER, "learning_rate": 1e-12}, init=first / "model.safetensors")
+    assert all(torch.allclose(model.tensors[k], start.tensors[k], atol=1e-6) for k in start.tensors)
+    assert [note["steps"] for note in model.meta["training"]] == [3, 3]
+    assert (folder / "card.md").read_text().count("## Training run") == 2
+
+
+def test_without_steps_a_model_is_passed_on(run):
+    _, first = run("first", INVERTER)
+    start = load_model(first / "model.safetensors")
+    model, folder = run(
+        "same", {**INVERTER, "steps": 0}, datasets=(), init=first / "model.safetensors", half=True
+    )
+    assert all(
+        torch.allclose(model.tensors[k], start.tensors[k], rtol=2e-3, atol=1e-4) for k in start.tensors
+    )
+    assert len(model.meta["training"]) == 1
+    assert read_table(folder / "history.parquet", "history").num_rows == 0
+    load_inverter(folder / "model.safetensors", tiny.generator())
+
+
+@pytest.mark.parametrize("options", [INVERTER, MAPPING], ids=["inverter", "method"])
+def test_without_steps_and_init_it_is_random(run, options):
+    model, folder = run("random", {**options, "steps": 0}, datasets=())
+    assert "Not trained" in (folder / "card.md").read_text()
+    assert model.meta["training"] == []
+    if options is INVERTER:
+        load_inverter(folder / "model.safetensors", tiny.generator())
+    else:
+        load_method(options, folder / "model.safetensors", tiny.generator())
+
+
+def test_init_must_fit(run):
+    _, first = run("first", {**INVERTER, "steps": 0}, datasets=())
+    with pytest.raises(InputError, match=r"init: does not fit.*encoder\."):
+        run("second", {**INVERTER, "width": 16}, init=first / "model.safetensors")
+    with pytest.raises(InputError, match="kind 'inverter'"):
+        run("third", MAPPING, init=first / "model.safetensors")
+    with pytest.raises(InputError, match="no such model file"):
+        run("fourth", INVERTER, init=first / "nothing.safetensors")
+
+
+def test_unknown_method(run):
+    with pytest.raises(InputError, match="'fomm'"):
+        run("x", {**MAPPING, "method": "fomm"})
+
+
+def fail_at(monkeypatch, task, step):
+    batch = task.batch
+
+    def cut(self, number):
+        if number == step:
+            raise KeyboardInterrupt
+        return batch(self, number)
+
+    monkeypatch.setattr(task, "batch", cut)
+    return lambda: monkeypatch.setattr(task, "batch", batch)
+
+
+def noted_steps(monkeypatch, task):
+    """The steps that are trained from now on."""
+    steps, batch = [], task.batch
+    monkeypatch.setattr(task, "batch", lambda self, step: steps.append(step) or batch(self, step))
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("options", "task"),
+    [(INVERTER, inverters.InverterTask), (MAPPING, mapping.MappingTask)],
+    ids=["inverter", "method"],
+)
+def test_killed_training_ends_with_the_same_losses(run, monkeypatch, options, task):
+    whole, folder = run("whole", options)
+    mend = fail_at(monkeypatch, task, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", options)
+    mend()
+    steps = noted_steps(monkeypatch, task)
+    resumed, other = run("cut", options)
+    assert steps == [2]
+    assert all(torch.equal(whole.tensors[k], resumed.tensors[k]) for k in whole.tensors)
+    rows = [
+        read_table(f / "history.parquet", "history").drop(["seconds"]).to_pylist() for f in (folder, other)
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("change", ["options", "data"])
+def test_killed_training_of_something_else_is_not_continued(run, monkeypatch, tmp_path, change):
+    mend = fail_at(monkeypatch, mapping.MappingTask, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run("m", MAPPING)
+    mend()
+    steps = noted_steps(monkeypatch, mapping.MappingTask)
+    options = MAPPING
+    if change == "data":
+        tiny.make_dataset(tmp_path / "results" / "faces", {**tiny.CLIPS, "gil-1": ("gil", 4)})
+    else:
+        options = {**MAPPING, "learning_rate": 1e-3}
+    run("m", options)
+    assert steps == [0, 1, 2]
+
+
+def test_command_line(tmp_path, dataset):
+    files = {k: tmp_path / "m" / k for k in ("output", "history", "card", "state")}
+    arguments = ["--name", "psp", *(str(x) for k, v in files.items() for x in (f"--{k}", v))]
+    options = json.dumps({**INVERTER, "steps": 1})
+    stage.main([*arguments, "--options", options, "--datasets", f"{dataset.folder}=2", "--devices", "1"])
+    assert load_model(files["output"]).meta["name"] == "psp"

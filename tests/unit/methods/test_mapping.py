@@ -1,0 +1,166 @@
+"""P1's mapping: M is linear and splits, E_m sees what it should, files bring it back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from remime.errors import InputError
+from remime.faces.mesh import BLENDSHAPES, POINTS
+from remime.methods import build_method, load_method
+from remime.methods.mapping import DirectionMap, FullMap, Mapping, MeshMotionEncoder
+from remime.models import save_model
+from tests import tiny
+
+ROWS = 3
+
+
+def small(seed=0, rows=tiny.ROWS):
+    torch.manual_seed(seed)
+    method = Mapping(rows, "small", width=16, components=4)
+    torch.nn.init.normal_(method.map.directions, std=3)
+    torch.nn.init.normal_(method.motion_encoder.out.weight)
+    method.motion_encoder.attach(tiny.Mesh())
+    return method.eval().requires_grad_(False)
+
+
+def frames(n=4, side=32):
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_full_map_is_one_linear_layer():
+    """Linear(2·rows·512 → rows·512) on [identity, motion], weights 1e-5, bias 1e-3 (methods.md, Sec. 1)."""
+    torch.manual_seed(0)
+    full = FullMap(2)
+    identity, motion = torch.randn(2, 3, 2, 512)
+    weight = torch.cat([full.identity_half, full.motion_half], 1)
+    expected = F.linear(torch.cat([identity, motion], 1).flatten(1), weight, full.bias).view(3, 2, 512)
+    assert torch.allclose(full.identity(identity) + full.motion(motion), expected, atol=1e-6)
+    assert torch.equal(full.bias, torch.full((1024,), 1e-3))
+    assert float(weight.std()) == pytest.approx(1e-5, rel=0.01)
+
+
+def test_size_of_the_papers_map():
+    with torch.device("meta"):
+        method = Mapping(18)
+    assert sum(p.numel() for p in method.map.parameters()) == 2 * (18 * 512) ** 2 + 18 * 512
+    codes = method.motion_encoder.weight
+    assert codes.shape == (18 * 512, 512)
+    assert method.motion_encoder.output_layer[3].weight.shape == (512, 25088)
+
+
+def test_direction_map_moves_along_its_directions_only():
+    torch.manual_seed(0)
+    small_map = DirectionMap(ROWS, components=4)
+    latents = torch.randn(5, ROWS, 512)
+    assert torch.equal(small_map.identity(latents), latents)
+    torch.nn.init.normal_(small_map.directions)
+    codes = torch.randn(5, 4)
+    out = small_map.identity(latents) + small_map.motion(codes)
+    by_hand = latents + torch.einsum(
+        "bk,krd->brd", codes - small_map.read(latents.mean(1)), small_map.directions
+    )
+    assert torch.allclose(out, by_hand, atol=1e-4)
+
+
+def test_direction_map_starts_by_reading_what_it_writes():
+    """A motion written into latents by the directions is what the linear reading finds there."""
+    torch.manual_seed(0)
+    parameters, rest = torch.randn(4000, 3), torch.randn(4000, 512)
+    directions = torch.randn(3, 512)
+    latents = parameters @ directions + 0.1 * rest
+    small_map = DirectionMap(ROWS, components=4)
+    small_map.initialise(directions, latents)
+    read = small_map.read(latents)
+    assert torch.equal(read[:, 3], torch.zeros(4000))
+    correlation = [float(torch.corrcoef(torch.stack([read[:, i], parameters[:, i]]))[0, 1]) for i in range(3)]
+    assert min(correlation) > 0.95
+    assert torch.equal(small_map.directions[:3], directions[:, None].expand(-1, ROWS, -1))
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_driving_is_the_mapping(preset):
+    """A target mapped once and then driven gives what M gives for its latent and the frames' motion."""
+    if preset == "small":
+        method, driving = small(rows=ROWS), frames()
+    else:
+        torch.manual_seed(0)
+        method, driving = Mapping(1).eval().requires_grad_(False), frames(1)
+    latent = torch.randn(method.rows, 512)
+    codes = method.motion_encoder(driving)
+    assert codes.shape == (len(driving), *method.map.code_shape)
+    expected = method(latent.expand(len(driving), -1, -1), codes)
+    assert torch.allclose(method.drive(method.identify(latent), driving), expected, atol=1e-5)
+    assert not method.needs_latents
+
+
+def test_mesh_encoder_sees_the_mesh_and_the_expression():
+    encoder = small().motion_encoder
+    measured = encoder.measure(frames())
+    result = tiny.Mesh()(frames())
+    assert measured.shape == (4, 3 * POINTS + len(BLENDSHAPES))
+    assert torch.allclose(measured[:, : 3 * POINTS], (result.points / 32 - 0.5).flatten(1))
+    assert torch.equal(measured[:, 3 * POINTS :], result.blendshapes)
+
+
+def test_mesh_encoder_standardises():
+    encoder = small().motion_encoder
+    measured = encoder.measure(frames())
+    before = encoder.encode(measured)
+    encoder.mean += 3
+    encoder.spread *= 2
+    assert torch.allclose(encoder.encode(2 * measured + 3), before, atol=1e-4)
+
+
+def test_mesh_is_no_part_of_the_method():
+    method = small()
+    assert not any("mesh" in name for name in method.state_dict())
+    assert not any(p.requires_grad for p in method.parameters())
+    method.double()
+    assert method.motion_encoder._mesh[0].points.dtype == torch.double
+    with pytest.raises(ValueError, match="attach a mesh"):
+        MeshMotionEncoder()(frames())
+
+
+def test_wrong_shapes_and_names():
+    with pytest.raises(ValueError, match="motion codes"):
+        small()(torch.zeros(2, 8, 512), torch.zeros(2, 5))
+    with pytest.raises(InputError, match="paper, small"):
+        Mapping(2, "huge")
+    with pytest.raises(InputError, match="linear, mapping"):
+        build_method({"method": "fomm"}, tiny.generator())
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """``file(**tensors)``: the path of a small mapping's file."""
+    monkeypatch.setattr("remime.faces.mesh.load_mesh", tiny.Mesh)
+
+    def write(**more):
+        tensors = {f"method.{k}": v for k, v in small(seed=5).state_dict().items()} | more
+        options = {"method": "mapping", "preset": "small", "width": 16, "components": 4}
+        save_model(tmp_path / "m.safetensors", tensors, {"kind": "method", "options": options})
+        return tmp_path / "m.safetensors"
+
+    return write
+
+
+def test_file_gives_the_same_method(file):
+    generator = tiny.generator()
+    plain = {k: v.clone() for k, v in generator.state_dict().items()}
+    loaded = load_method({"method": "mapping", "preset": "paper"}, file(), generator)
+    latent = torch.randn(tiny.ROWS, 512)
+    expected = small(seed=5).drive(small(seed=5).identify(latent), frames())
+    assert torch.equal(loaded.drive(loaded.identify(latent), frames()), expected)
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert not loaded.training
+    assert all(torch.equal(v, plain[k]) for k, v in generator.state_dict().items())
+
+
+def test_tuned_generator_comes_with_the_file(file):
+    generator = tiny.generator()
+    tuned = {"generator.input.input": torch.full_like(generator.input.input, 0.25)}
+    load_method({"method": "mapping"}, file(**tuned), generator)
+    assert torch.equal(generator.input.input, tuned["generator.input.input"])
+    assert torch.equal(generator.conv1.conv.weight, tiny.generator().conv1.conv.weight)

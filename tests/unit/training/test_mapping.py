@@ -1,0 +1,227 @@
+"""Training of P1's mapping on a tiny generator and a stand-in mesh."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from remime.methods.mapping import Mapping
+from remime.training import mapping
+from remime.training.data import Frames, indexed_frames
+from remime.training.loop import LoopOptions, Updater, train
+from remime.training.losses import cosface, face_crop
+from remime.training.mapping import MappingTask
+from tests import tiny
+
+CPU = torch.device("cpu")
+OPTIONS = {
+    "method": "mapping",
+    "preset": "small",
+    "seed": 0,
+    "batch": 2,
+    "validate_batches": 2,
+    "learning_rate": 1e-3,
+}
+LATENT = {"latent_batch": 8, "image_every": 0, "losses": {"latent": 1.0}}
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    def build(options, generator):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            method = Mapping(generator.rows, "small", width=32, components=4)
+        method.motion_encoder.attach(tiny.Mesh())
+        return method
+
+    monkeypatch.setattr(mapping, "ImageLosses", tiny.Losses)
+    monkeypatch.setattr(mapping, "build_method", build)
+    monkeypatch.setattr(mapping, "SIZE", 32)
+    monkeypatch.setattr("remime.faces.mesh.load_mesh", tiny.Mesh)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return tiny.make_dataset(tmp_path_factory.mktemp("results") / "faces")
+
+
+@pytest.fixture
+def made(dataset):
+    """``made(**options)``: a task on the dataset's train and val splits."""
+
+    def make(validation="val", **options):
+        sets = [indexed_frames([dataset], "psp", split) if split else None for split in ("train", validation)]
+        return MappingTask({**OPTIONS, **options}, tiny.generator(), sets[0], sets[1], CPU)
+
+    return make
+
+
+def one_step(task, step=0):
+    updater = Updater(task, LoopOptions(1, clip=0.0), torch.Tensor.backward)
+    return task.training_step(task.batch(step), step, updater)
+
+
+def test_latent_loss_is_learnt(made, tmp_path):
+    """Latents that move along a few directions as the mesh does are what the small mapping can learn."""
+    task = made(**LATENT, learning_rate=1e-2)
+    source = torch.Generator().manual_seed(0)
+    encoder = task.method.motion_encoder
+    seen = ((task.measured - encoder.mean) / encoder.spread).clamp(-5, 5)
+    codes = seen @ torch.randn(seen.shape[1], 2, generator=source) / seen.shape[1] ** 0.5
+    along = torch.randn(2, tiny.ROWS * 512, generator=source)
+    task.cached_latents = (codes @ along).unflatten(1, (tiny.ROWS, 512)).half()
+    result = train(task, LoopOptions(150, validate_every=150), tmp_path, "latent")
+    losses = [r["value"] for r in result.history if r["name"] == "latent"]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_latent_loss_by_hand(made):
+    """The mapped target must be the driving frame's latent, in units of the latents' spread."""
+    task = made(**LATENT)
+    batch = task.batch(0)
+    frames = task.pairs.frames
+    codes = task.method.motion_encoder(frames.images(batch["latent"]["s_a"]))
+    out = task.method(frames.latents(batch["latent"]["t_a"]), codes)
+    wanted = frames.latents(batch["latent"]["s_a"])
+    expected = ((out - wanted) / task.cached_latents.float().std(0).mean()).square().mean()
+    assert one_step(task)["latent"] == pytest.approx(float(expected.detach()), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"variant": "gen"}, {"latent_batch": 4}], ids=["ours", "gen", "latent too"]
+)
+def test_exact_resume(made, tmp_path, more):
+    loop = LoopOptions(6, seed=1, validate_every=3, checkpoint_every=2)
+    whole = train(made(**more), loop, tmp_path / "a", "d")
+    interrupted = made(**more)
+    proceed = interrupted.batch
+    interrupted.batch = lambda step: proceed(step) if step < 5 else 1 // 0
+    with pytest.raises(ZeroDivisionError):
+        train(interrupted, loop, tmp_path / "b", "d")
+    resumed = train(made(**more), loop, tmp_path / "b", "d")
+    assert resumed.resumed_from == 4
+    rows = [[(r["step"], r["split"], r["name"], r["value"]) for r in run.history] for run in (whole, resumed)]
+    assert rows[0] == rows[1]
+    assert all(torch.equal(whole.tensors[k], resumed.tensors[k]) for k in whole.tensors)
+
+
+def test_terms_are_those_of_the_paper(made):
+    """Eq. 1, 2 and 6 are on (s_A, g_AA), Eq. 3 on (t_B, g_AB)."""
+    losses = {"l2": 1.0, "lpips": 1.0, "id": 1.0, "l2_crop": 1.0, "lpips_crop": 1.0}
+    task = made(losses=losses)
+    b = task.batch(0)["pairs"]
+    with torch.no_grad():
+        terms = task._image_terms(b)
+        codes = task.method.motion_encoder(b["image_s_a"])
+        g_aa, g_ab = (task.decode(task.method(b[f"latent_t_{x}"], codes)) for x in "ab")
+    cheap, s_a = tiny.Losses(), b["image_s_a"]
+    expected = {
+        "l2": cheap.l2(g_aa, s_a),
+        "lpips": cheap.perceptual(g_aa, s_a),
+        "l2_crop": cheap.l2(face_crop(g_aa), face_crop(s_a)),
+        "lpips_crop": cheap.perceptual(face_crop(g_aa), face_crop(s_a)),
+        "id": cheap.same_person(g_ab, b["image_t_b"]),
+    }
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(terms[name]) == pytest.approx(float(value), abs=1e-5)
+
+
+def test_weights_choose_and_scale_the_terms(made):
+    zero = {"l2": 0.0, "lpips": 0.0, "id": 0.0, "l2_crop": 0.0, "lpips_crop": 0.0}
+    figures = one_step(made(losses={**zero, "l2": 3.0}))
+    assert figures["loss"] == pytest.approx(3 * figures["l2"], rel=1e-5)
+    assert not {"lpips", "l2_crop", "lpips_crop", "cos"} & figures.keys()
+
+
+def test_identity_may_be_compared_with_the_inversion(made):
+    task = made(id_target="inversion")
+    b = task.batch(0)["pairs"]
+    codes = task.method.motion_encoder(b["image_s_a"])
+    with torch.no_grad():
+        g_ab = task.decode(task.method(b["latent_t_b"], codes))
+        expected = tiny.Losses().same_person(g_ab, task.decode(b["latent_t_b"]))
+        assert float(task._image_terms(b)["id"]) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_crop_follows_the_option(made):
+    by_crop = [one_step(made(crop=crop))["l2_crop"] for crop in ("paper", "reference")]
+    assert by_crop[0] != by_crop[1]
+
+
+def test_cosine_loss_by_hand(made):
+    """Per sample, positive pairs are (z_AA, z_A) and (z_AB, z_A), negative ones those with z_B."""
+    task = made(variant="cos")
+    assert task.o["losses"]["cos"] == mapping.COS_WEIGHT
+    b = task.batch(0)["pairs"]
+    encode = task.method.motion_encoder
+    with torch.no_grad():
+        z_a, z_b = encode(b["image_s_a"]), encode(b["image_s_b"])
+        g_aa, g_ab = (task.decode(task.method(b[f"latent_t_{x}"], z_a)) for x in "ab")
+        codes = {"a": z_a, "b": z_b, "aa": encode(g_aa), "ab": encode(g_ab)}
+        values = []
+        for i in range(2):
+            z = {k: v[i].flatten() / v[i].norm() for k, v in codes.items()}
+            pairs = [torch.stack([z["aa"] @ z[k], z["ab"] @ z[k]]) for k in "ab"]
+            values.append(float(cosface(*pairs, scale=5.0)))
+        assert float(task._image_terms(b)["cos"]) == pytest.approx(np.mean(values), rel=1e-4)
+    assert "cos" not in one_step(made())
+
+
+def changed(task, steps=1):
+    before = {k: v.clone() for k, v in task.generator.state_dict().items()}
+    for step in range(steps):
+        one_step(task, step)
+    return {k for k, v in task.generator.state_dict().items() if not torch.equal(v, before[k])}
+
+
+def test_generator_is_frozen_but_in_its_variant(made):
+    assert changed(made()) == set()
+    tuned = changed(made(variant="gen"))
+    assert any(name.endswith("modulation.weight") for name in tuned)
+    assert any(name.startswith("to_rgbs") for name in tuned)
+    assert not any(name.startswith(("style.", "input", "mean_latent")) for name in tuned)
+
+
+def test_model_file_of_the_variants(made):
+    ours, gen = made(), made(variant="gen")
+    assert {k.split(".")[0] for k in ours.tensors(ours.module.state_dict())} == {"method"}
+    assert {k.split(".")[0] for k in gen.tensors(gen.module.state_dict())} == {"method", "generator"}
+
+
+def test_statistics_of_the_mesh_are_those_of_the_data(made):
+    task = made(**LATENT)
+    everything = task.method.motion_encoder.measure(task.pairs.frames.images(range(len(task.pairs.frames))))
+    assert torch.allclose(task.method.motion_encoder.mean, everything.mean(0), atol=1e-5)
+    assert torch.allclose(task.method.motion_encoder.spread, everything.std(0).clamp_min(1e-3), atol=1e-4)
+    assert torch.allclose(task.measured, everything, atol=1e-5)
+
+
+def test_validation_rewards_expression_and_identity(made):
+    task = made()
+    figures = task.validate()
+    assert figures == task.validate()
+    assert figures["score"] == pytest.approx(-(figures["expression"] + figures["identity"]))
+    assert -1 <= figures["expression"] <= 1
+    # A mapping that copies the driving frame moves as it does, and has lost the person.
+    task.method.motion_encoder.forward = lambda frames: frames
+    task.method.forward = lambda latents, frames: frames
+    task.decode = lambda x: x if x.ndim == 4 else mapping.fit(task.generator.synthesize(x), 32)
+    copied = task.validate()
+    assert copied["expression"] > 0.999
+    assert copied["identity"] < 0.999
+
+
+@pytest.mark.parametrize("validation", [None, "nobody", "one"])
+def test_without_people_to_validate_on_the_last_checkpoint_is_kept(
+    made, dataset, tmp_path, validation, capsys
+):
+    if validation == "one":
+        frames = indexed_frames([dataset], "psp", "val")
+        some = Frames([dataset], [s for s in frames.samples if s.identity == "cid"], "psp")
+        task = MappingTask(OPTIONS, tiny.generator(), indexed_frames([dataset], "psp", "train"), some, CPU)
+        assert "1 identities" in capsys.readouterr().err
+    else:
+        task = made(validation)
+    assert train(task, LoopOptions(3, validate_every=1), tmp_path, "d").step == 3
