@@ -86,7 +86,7 @@ def test_incomplete_files_are_refused(tmp_path):
         {**model.tensors, "encoder.local.bias": torch.zeros(3)},
     ):
         save_model(tmp_path / "wrong.safetensors", wrong, model.meta)
-        with pytest.raises(InputError, match=r"wrong\.safetensors: does not fit.*encoder\."):
+        with pytest.raises(InputError, match=r"(?s)wrong\.safetensors: does not fit.*encoder\."):
             load_inverter(tmp_path / "wrong.safetensors", tiny.generator())
 
 
