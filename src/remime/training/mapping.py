@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
         "latent": 0.0,
     },
 }
+DRAWS = 20_000  # of w, for the reading of motion from latents that the small preset starts with
 COS_WEIGHT = 0.1  # of the variant `cos`; the paper prints none
 
 
@@ -124,7 +125,8 @@ class MappingTask(Task):
 
     def _start_from_directions(self, small: DirectionMap) -> None:
         """The directions by which the puppets move; a model that training starts from replaces them."""
-        latents = sample_latents(self.generator, 20_000, 0)[:, 0].cpu()
+        parts = [sample_latents(self.generator, 500, seed)[:, 0].cpu() for seed in range(DRAWS // 500)]
+        latents = torch.cat(parts)
         small.initialise(torch.from_numpy(load_directions().basis), latents)
 
     @torch.no_grad()

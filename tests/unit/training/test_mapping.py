@@ -38,6 +38,7 @@ def cheap(monkeypatch):
     monkeypatch.setattr(mapping, "ImageLosses", tiny.Losses)
     monkeypatch.setattr(mapping, "build_method", build)
     monkeypatch.setattr(mapping, "SIZE", 32)
+    monkeypatch.setattr(mapping, "DRAWS", 1000)
     monkeypatch.setattr("remime.faces.mesh.load_mesh", tiny.Mesh)
 
 
