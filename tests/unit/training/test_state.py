@@ -55,6 +55,7 @@ def test_cut_off_anywhere(tmp_path_factory, data):
     assert load_state(folder, "a") is None
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04" + bytes(100), pickle.dumps([1, 2, 3])])
 def test_foreign_file(tmp_path, content):
     save_state(tmp_path, "a", STATE)
