@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from remime.encoders.inverter import decode_resolution
 from remime.encoders.restyle import ReStyle, fit
 from remime.generators.base import Generator
 from remime.methods import Driving, Identity, Method
@@ -18,6 +19,7 @@ from remime.training.data import to_image, to_tensor
 
 FLIPS = 16  # frames per clip whose mirror images are inverted for the mean latent of the linear baseline
 RANDOM_TRUNCATION = 0.7
+SIZE = 256  # at least this large is the image from which a method reads a target
 
 
 def invert(inverter: ReStyle, images: NDArray[np.uint8], batch: int = 8) -> Tensor:
@@ -68,6 +70,12 @@ class Reenactor:
         self.decode_at = next((r for r in generator.resolutions if r >= resolution), generator.resolution)
         # One image at a time is fastest on a CPU; a GPU wants the whole batch.
         self.decode_batch = batch if self.device.type == "cuda" else 1
+
+    @torch.inference_mode()
+    def identify(self, latent: Tensor) -> Identity:
+        """Prepare a target from its latent W+ [rows, 512] (its clip's mean if the method needs latents)."""
+        image = self.generator.synthesize(latent[None], resolution=decode_resolution(self.generator, SIZE))
+        return self.method.identify(latent, image[0].clamp(-1, 1))
 
     @torch.inference_mode()
     def decode(self, w_plus: Tensor) -> Iterator[NDArray[np.uint8]]:

@@ -95,7 +95,7 @@ def test_method(run, dataset):
     method = load_method(
         {"method": "mapping", "preset": "small"}, folder / "model.safetensors", tiny.generator()
     )
-    identity = method.identify(tiny.latents("x", "who", 1)[0])
+    identity = method.identify(tiny.latents("x", "who", 1)[0], torch.zeros(3, 32, 32))
     assert method.drive(identity, torch.zeros(2, 3, 32, 32)).shape == (2, tiny.ROWS, 512)
 
 

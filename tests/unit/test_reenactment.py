@@ -20,6 +20,9 @@ def generator():
     return tiny.generator()
 
 
+IMAGE = torch.zeros(3, 8, 8)
+
+
 class Bright(Method):
     """A latent that says how bright a driving frame is."""
 
@@ -29,8 +32,8 @@ class Bright(Method):
         super().__init__()
         self.batches = []
 
-    def identify(self, latent):
-        return Identity(latent)
+    def identify(self, latent, image):
+        return Identity(latent, image)
 
     def drive(self, identity, frames, latents=None, driving=None):
         self.batches.append(len(frames))
@@ -63,7 +66,9 @@ def expected(generator, w_plus):
 def test_one_frame_out_for_each_in(generator, n, batch):
     method, frames = Bright(), pictures(n)
     out = list(
-        Reenactor(generator, method, 32, batch).frames(method.identify(torch.zeros(tiny.ROWS, 512)), frames)
+        Reenactor(generator, method, 32, batch).frames(
+            method.identify(torch.zeros(tiny.ROWS, 512), IMAGE), frames
+        )
     )
     assert len(out) == n
     assert sum(method.batches) == n
@@ -83,16 +88,23 @@ def test_only_a_batch_is_read_ahead(generator):
             yield pictures(1)[0]
 
     stream = Reenactor(generator, method, 32, 4).frames(
-        method.identify(torch.zeros(tiny.ROWS, 512)), endless()
+        method.identify(torch.zeros(tiny.ROWS, 512), IMAGE), endless()
     )
     for i in range(1, 10):
         next(stream)
         assert len(read) <= 4 * -(-i // 4)
 
 
+def test_targets_are_seen_as_the_generator_shows_them(generator):
+    latent = torch.randn(tiny.ROWS, 512)
+    made = Reenactor(generator, Bright(), 16).identify(latent)
+    assert torch.equal(made.latent, latent)
+    assert torch.equal(made.prepared, generator.synthesize(latent[None])[0].clamp(-1, 1))
+
+
 def test_latents_go_with_their_frames(generator):
     method = Linear()
-    identity = method.identify(torch.full((tiny.ROWS, 512), 0.1))
+    identity = method.identify(torch.full((tiny.ROWS, 512), 0.1), IMAGE)
     latents, mean = torch.randn(5, tiny.ROWS, 512), torch.randn(tiny.ROWS, 512)
     out = Reenactor(generator, method, 32, 2).frames(identity, pictures(5), iter(latents), Driving(mean))
     assert np.abs(np.stack(list(out)).astype(int) - expected(generator, 0.1 + latents - mean)).max() <= 1
@@ -101,7 +113,7 @@ def test_latents_go_with_their_frames(generator):
 def test_missing_latents_are_noticed(generator):
     method = Linear()
     stream = Reenactor(generator, method, 32, 4).frames(
-        method.identify(torch.zeros(tiny.ROWS, 512)),
+        method.identify(torch.zeros(tiny.ROWS, 512), IMAGE),
         pictures(4),
         [torch.zeros(tiny.ROWS, 512)],
         Driving(torch.zeros(tiny.ROWS, 512)),

@@ -151,9 +151,10 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     inverter = load_inverter(files[0], generator)
     method = load_method({"method": "mapping"}, files[1], generator)
     face = random_face(generator, 7, 256)
-    identity = method.identify(invert(inverter, face[None])[0])
+    reenactor = Reenactor(generator, method, 256)
+    identity = reenactor.identify(invert(inverter, face[None])[0])
     images = [moment.image for moment in Faces(driving) if moment.image is not None]
-    expected = list(Reenactor(generator, method, 256).frames(identity, images))
+    expected = list(reenactor.frames(identity, images))
     found = [frame.image for frame in video.read(tmp_path / "o.mp4")][FACELESS:-FACELESS]
     assert len(found) == len(expected) == FACES
     for a, b in zip(found, expected, strict=True):

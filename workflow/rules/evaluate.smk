@@ -44,7 +44,7 @@ rule reenact:
         "results/speed/reenact/{protocol}/{model}/{batch}.tsv"
     conda:
         "../../envs/torch.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=480,

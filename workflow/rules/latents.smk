@@ -17,7 +17,7 @@ rule invert:
         "results/speed/invert/{dataset}/{inverter}/{shard}.tsv"
     conda:
         "../../envs/torch.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=3000,
         runtime=240,

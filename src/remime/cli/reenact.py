@@ -264,7 +264,7 @@ def _random_face(request: Request, engine: _Engine) -> Image:
 def _identity(engine: _Engine, face: Image, mean: Tensor | None) -> Identity:
     from remime.reenactment import invert
 
-    return engine.method.identify(mean if mean is not None else invert(engine.inverter, face[None])[0])
+    return engine.reenactor.identify(mean if mean is not None else invert(engine.inverter, face[None])[0])
 
 
 def _whole_driving(request: Request, engine: _Engine, spool: IO[bytes]) -> tuple[Iterator[Tensor], Driving]:

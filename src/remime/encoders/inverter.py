@@ -27,12 +27,15 @@ def build_inverter(options: dict[str, Any], generator: Generator) -> ReStyle:
 
     Args:
         options: ``method`` (restyle-psp, restyle-e4e), ``preset`` (paper, small) and, if not the defaults,
-            ``refinements``, ``size`` (of the encoder's input) and ``width`` (``small`` only).
+            ``refinements``, ``size`` (of the encoder's input), ``stage`` (e4e: the last active head) and
+            ``width`` (``small`` only).
         generator: decodes between the steps.
     """
     preset, size = options["preset"], int(options.get("size", 256))
     extra = {k: options[k] for k in ("width", "spread", "rank") if preset == "small" and k in options}
     encoder = build_encoder(options["method"], preset, generator.rows, **extra)
+    if "stage" in options:
+        encoder.stage = int(options["stage"])  # type: ignore[assignment]
     if preset == "small":
         from remime import weights
 

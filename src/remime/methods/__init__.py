@@ -66,7 +66,10 @@ def load_method(
     model = load_model(path, "method")
     method = build_method({**options, **model.meta["options"]}, generator)
     own = {k.removeprefix("method."): v for k, v in model.tensors.items() if k.startswith("method.")}
-    method.load_state_dict(own)
+    try:
+        method.load_state_dict(own)
+    except RuntimeError as error:
+        raise InputError(path, f"does not fit its own description ({error})", "train it again") from None
     tuned = {k.removeprefix("generator."): v for k, v in model.tensors.items() if k.startswith("generator.")}
     if tuned:
         generator.load_state_dict({**generator.state_dict(), **tuned})

@@ -49,8 +49,13 @@ class Method(nn.Module, ABC):
     needs_latents: bool
 
     @abstractmethod
-    def identify(self, latent: Tensor) -> Identity:
-        """Prepare a target from its latent W+ [rows, 512] (its clip's mean when ``needs_latents``)."""
+    def identify(self, latent: Tensor, image: Tensor) -> Identity:
+        """Prepare a target.
+
+        Args:
+            latent: W+ [rows, 512], of its frame, or the mean of its clip when ``needs_latents``.
+            image: [3, R, R] in [-1, 1], what the generator shows of that latent.
+        """
 
     @abstractmethod
     def drive(

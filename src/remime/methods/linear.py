@@ -20,8 +20,8 @@ class Linear(Method):
         super().__init__()
         self.strength = strength
 
-    def identify(self, latent: Tensor) -> Identity:
-        """A target from its clip's mean latent W+ [rows, 512]."""
+    def identify(self, latent: Tensor, image: Tensor) -> Identity:
+        """A target from its clip's mean latent W+ [rows, 512]; ``image`` is not looked at."""
         return Identity(latent)
 
     def drive(

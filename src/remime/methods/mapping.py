@@ -123,39 +123,21 @@ class FullMap(nn.Module):
 class DirectionMap(nn.Module):
     """The ``small`` M, linear as well: the target moves along a few directions of W+.
 
-    ``z + (c_s - c_t) · D``: c_s is the code of the driving frame, c_t the target's, read linearly from its
-    latent, and D the directions. Nothing but the code reaches the result from the driving frame, so that with
-    few directions the driving person's looks cannot.
+    ``z + (c_s - c_t) · D``: c_s and c_t are E_m's codes of the driving frame and of the target, D the
+    directions. Nothing but the code reaches the result from the driving frame, so that with few directions
+    the driving person's looks cannot; and a target driven by itself stays exactly as it is.
     """
 
     def __init__(self, rows: int, components: int = COMPONENTS) -> None:
         super().__init__()
         self.code_shape = (components,)
-        self.read = nn.Linear(512, components)
         self.directions = nn.Parameter(torch.zeros(components, rows, 512))
 
     @torch.no_grad()
-    def initialise(self, directions: Tensor, latents: Tensor) -> None:
-        """Start from measured directions; components beyond their number start at zero.
-
-        Args:
-            directions: [k, 512], change of W per unit of each motion parameter.
-            latents: [n, 512], samples of W, for the regression of the parameters on W.
-        """
-        directions = directions[: len(self.directions)]
-        count = len(directions)
-        self.directions[:count, :EDITED] = directions[:, None]
-        centred = latents - latents.mean(0)
-        covariance = centred.T @ centred / len(latents)
-        covariance += 1e-2 * covariance.diagonal().mean() * torch.eye(512).to(covariance)
-        # Of unit-variance parameters the directions are the covariance with W: this is least squares.
-        self.read.weight.zero_()
-        self.read.weight[:count] = torch.linalg.solve(covariance, directions.T).T
-        self.read.bias.copy_(-self.read.weight @ latents.mean(0))
-
-    def identity(self, latent: Tensor) -> Tensor:
-        """The identity's part [B, rows, 512]: the target's latent without its motion."""
-        return latent - self.motion(self.read(latent[:, :EDITED].mean(1)))
+    def initialise(self, directions: Tensor) -> None:
+        """Start from measured directions [k, 512] of W; components beyond their number start at zero."""
+        count = min(len(directions), len(self.directions))
+        self.directions[:count, :EDITED] = directions[:count, None]
 
     def motion(self, code: Tensor) -> Tensor:
         """The motion's part [B, rows, 512] of codes [B, components]."""
@@ -188,17 +170,41 @@ class Mapping(Method):
         else:
             raise InputError("preset", f"mapping has no preset {preset!r}", "allowed: paper, small")
 
-    def forward(self, latents: Tensor, codes: Tensor) -> Tensor:
-        """M: identity latents [B, rows, 512] and E_m's codes to W+ [B, rows, 512]."""
+    @property
+    def subtracts(self) -> bool:
+        """Whether the target's own motion code is needed: the ``small`` M takes its motion away."""
+        return isinstance(self.map, DirectionMap)
+
+    def forward(self, latents: Tensor, codes: Tensor, own: Tensor | None = None) -> Tensor:
+        """M.
+
+        Args:
+            latents: of the targets, [B, rows, 512].
+            codes: E_m's, of the driving frames.
+            own: E_m's, of the targets; where M ``subtracts``.
+
+        Returns:
+            W+ [B, rows, 512].
+        """
         expected = (len(latents), *self.map.code_shape)  # type: ignore[misc]
-        if codes.shape != expected:
-            raise shape_error("motion codes", str(expected), codes.shape)
-        return self.map.identity(latents) + self.map.motion(codes)  # type: ignore[operator]
+        for given in (codes, own):
+            if given is not None and given.shape != expected:
+                raise shape_error("motion codes", str(expected), given.shape)
+        return self._identity(latents, own) + self.map.motion(codes)  # type: ignore[operator]
+
+    def _identity(self, latents: Tensor, own: Tensor | None) -> Tensor:
+        """The identity's part [B, rows, 512]."""
+        if isinstance(self.map, FullMap):
+            return self.map.identity(latents)
+        if own is None:
+            raise ValueError("the small M needs the motion codes of the targets")
+        return latents - self.map.motion(own)  # type: ignore[operator]
 
     @torch.no_grad()
-    def identify(self, latent: Tensor) -> Identity:
-        """Map a target's latent W+ [rows, 512] through the identity half, once."""
-        return Identity(latent, self.map.identity(latent[None]))  # type: ignore[operator]
+    def identify(self, latent: Tensor, image: Tensor) -> Identity:
+        """The identity half of M, once: W+ [rows, 512] and, for the small M, its image [3, R, R]."""
+        own = self.motion_encoder(image[None]) if self.subtracts else None
+        return Identity(latent, self._identity(latent[None], own))
 
     @torch.no_grad()
     def drive(

@@ -165,7 +165,7 @@ class _Job:
         from remime.video import Writer
 
         image, latent, mean = self.target(pair)
-        identity = self.method.identify(mean if mean is not None else latent)
+        identity = self.reenactor.identify(mean if mean is not None else latent)
         clip = self.data.clip(pair["driving_dataset"], pair["driving_shard"], pair["driving_clip"])
         count = pair["frames"]
         companions, driving = None, None

@@ -175,6 +175,7 @@ def run(
     elif o["steps"]:
         result, note = _train(name, o, datasets, state, start, inverter)
         tensors, rows = result.tensors, result.history
+        description["options"] |= note.pop("structure")
         description["training"].append(note)
     else:
         tensors = start.tensors if start is not None else _untrained(o)
@@ -204,7 +205,8 @@ def _train(
     fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISION[o["precision"]])
     fabric.launch()
     torch.manual_seed(o["seed"])
-    task = _task(o, datasets, state, fabric.device)
+    # A model to start from replaces what a task would compute as its start.
+    task = _task({**o, "init": start is not None}, datasets, state, fabric.device)
     if start is not None:
         _initialise(task.module, start)
     digest = digest_of(
@@ -216,7 +218,7 @@ def _train(
     )
     loop = LoopOptions(clip=o["gradient_clip"], **{k: o[k] for k in _LOOP})
     result = train(task, loop, state, digest, f"train {name}", fabric)
-    kept = task.tensors(result.tensors) if hasattr(task, "tensors") else result.tensors
+    kept = task.tensors(result.tensors)
     on_gpu = fabric.device.type == "cuda"
     note = {
         "datasets": [d.name for d in datasets],
@@ -227,6 +229,7 @@ def _train(
         "seconds": round(max((r["seconds"] for r in result.history), default=0.0)),
         "options": {k: v for k, v in o.items() if k not in _STRUCTURE},
         "metrics": {k: round(v, 5) for k, v in result.metrics.items()},
+        "structure": task.structure(result.step),
         "remime": __version__,
     }
     return Result(kept, result.step, result.metrics, result.history, result.resumed_from), note

@@ -78,6 +78,39 @@ def degrade(images: Tensor, seed: int) -> Tensor:
     return torch.cat(out)
 
 
+def vary(images: Tensor, seed: int) -> Tensor:
+    """Take the same faces with another camera: mirrored, shifted, turned, scaled, in other light and colours.
+
+    Generated faces are all lit and framed alike. What is varied here is wanted of the reconstruction too, so
+    that an inverter learns more of W+ than the generator's own samples show.
+
+    Args:
+        images: [B,3,R,R] in [-1,1].
+        seed: of the choices.
+    """
+    source = torch.Generator().manual_seed(seed)
+
+    def uniform(*bounds: float) -> Tensor:
+        low, high = bounds
+        return torch.rand(len(images), generator=source) * (high - low) + low
+
+    angle, scale = uniform(-0.06, 0.06), uniform(0.93, 1.07)  # radians; about 3 degrees
+    mirrored = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
+    rows = [
+        torch.stack([mirrored * cosine, -sine, uniform(-0.06, 0.06)], 1),
+        torch.stack([mirrored * sine, cosine, uniform(-0.06, 0.06)], 1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1).to(images), list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
+    gains = 1 + 0.15 * (torch.rand(len(images), 3, 1, 1, generator=source) * 2 - 1)
+    contrast, gamma = uniform(0.7, 1.2)[:, None, None, None], uniform(0.7, 1.5)[:, None, None, None]
+    grey = moved.mean(1, keepdim=True)
+    colour = uniform(0.4, 1.2)[:, None, None, None].to(images)
+    light = ((grey + colour * (moved - grey)) * gains.to(images) / 2 + 0.5).clamp(1e-4, 1)
+    return ((light ** gamma.to(images) - 0.5) * 2 * contrast.to(images)).clamp(-1, 1)
+
+
 class _Filled:
     """A memory-mapped array that is computed in chunks, once, and continues where a killed run stopped."""
 

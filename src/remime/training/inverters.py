@@ -16,7 +16,7 @@ from remime.encoders.small import SmallEncoder
 from remime.generators.base import Generator
 from remime.shards import stable_hash
 from remime.training.data import Frames
-from remime.training.generated import GeneratedPool, degrade, sample_latents
+from remime.training.generated import GeneratedPool, degrade, sample_latents, vary
 from remime.training.loop import Task, Updater
 from remime.training.losses import ImageLosses
 from remime.training.optimizers import Ranger
@@ -28,8 +28,9 @@ DEFAULTS: dict[str, Any] = {
     "refinements": 5,
     "identity": "dlib-resnet-id",
     "truncation": 1.0,  # samples of the generator have psi ~ U[0.4, this]
-    "mixing": 0.3,
+    "mixing": 0.5,
     "real": 0.5,  # share of real frames in a batch, when there are any
+    "varied": 0.0,  # share of the images that are seen with another camera and in other light
     "pool": 0,  # cached generator samples for the latent loss of the first step (small only)
     "pool_batch": 64,
     "image_every": 1,  # steps between batches with image losses; 0: never
@@ -118,21 +119,27 @@ class InverterTask(Task):
             out["pool_features"] = torch.from_numpy(self.pool.features[rows.numpy()]).float()
         if self.o["image_every"] and step % self.o["image_every"] == 0:
             real = round(self.o["batch"] * self.o["real"]) if self.train_frames is not None else 0
-            out |= self._generated(self.o["batch"] - real, int(torch.randint(2**40, (), generator=source)))
+            seed = int(torch.randint(2**40, (), generator=source))
+            out |= self._generated(self.o["batch"] - real, seed, self.o["varied"])
             if real and self.train_frames is not None:
                 chosen = torch.randint(len(self.train_frames), (real,), generator=source).tolist()
                 images = fit(self.train_frames.images(chosen), self.inverter.size)
                 flip = torch.rand(real, generator=source) < 0.5
-                out["real"] = torch.where(flip[:, None, None, None], images.flip(3), images)
+                images = torch.where(flip[:, None, None, None], images.flip(3), images)
+                changed = torch.rand(real, generator=source) < self.o["varied"]
+                out["real"] = torch.where(changed[:, None, None, None], vary(images, seed + 1), images)
         return {k: v.to(self.device) for k, v in out.items()}
 
     @torch.no_grad()
-    def _generated(self, count: int, seed: int) -> dict[str, Tensor]:
+    def _generated(self, count: int, seed: int, varied: float = 0.0) -> dict[str, Tensor]:
+        """Samples, images and degraded images; varied ones come first, and have no latent."""
         if count == 0:
             return {}
         w_plus = sample_latents(self.generator, count, seed, self.o["mixing"], (0.4, self.o["truncation"]))
         images = torch.cat([self.inverter.decode(w) for w in w_plus.split(1)]).clamp(-1, 1)
-        return {"latents": w_plus, "images": images, "degraded": degrade(images, seed)}
+        if changed := round(varied * count):
+            images = torch.cat([vary(images[:changed], seed), images[changed:]])
+        return {"latents": w_plus[changed:], "images": images, "degraded": degrade(images, seed)}
 
     def _latent_error(self, w_plus: Tensor, wanted: Tensor) -> Tensor:
         return ((w_plus - wanted) / self.spread).square().mean()
@@ -167,7 +174,8 @@ class InverterTask(Task):
         self, batch: dict[str, Tensor], stage: int, step: int, figures: dict[str, Any], updater: Updater
     ) -> None:
         weights = self.o["losses"]
-        known = len(batch["latents"]) if "latents" in batch else 0
+        first = len(batch["images"]) - len(batch["latents"]) if "latents" in batch else 0
+        last = first + len(batch["latents"]) if "latents" in batch else 0
         inputs = torch.cat([batch[k] for k in ("degraded", "real") if k in batch])
         wanted = torch.cat([batch[k] for k in ("images", "real") if k in batch])
         w_plus = inputs
@@ -177,8 +185,8 @@ class InverterTask(Task):
                 "lpips": self.losses.perceptual(estimate, wanted),
                 "id": self.losses.same_person(estimate, wanted),
             }
-            if known and weights["latent"]:
-                terms["latent"] = self._latent_error(w_plus[:known], batch["latents"])
+            if last > first and weights["latent"]:
+                terms["latent"] = self._latent_error(w_plus[first:last], batch["latents"])
             if self.e4e:
                 terms["delta"] = delta_regularisation(w_plus, stage)
                 if weights["adversarial"]:
@@ -228,6 +236,10 @@ class InverterTask(Task):
                     figures[f"{key}_{name}"] = figures.get(f"{key}_{name}", 0.0) + float(value) * share
         scores = [v for k, v in figures.items() if k.startswith("lpips_")]
         return {"score": sum(scores) / len(scores), **figures}
+
+    def structure(self, step: int) -> dict[str, Any]:
+        """e4e's progressive stage: heads beyond it are untrained, and must stay unused."""
+        return {"stage": self._set_stage(max(step - 1, 0))} if self.e4e else {}
 
     def tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the model file holds: the encoder and the latent it starts from."""

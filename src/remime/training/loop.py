@@ -75,6 +75,14 @@ class Task(ABC):
         Of equal ones the last is kept, so a constant keeps the last of all.
         """
 
+    def tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the model file holds of the module's state dict."""
+        return state
+
+    def structure(self, step: int) -> dict[str, Any]:
+        """What else a model kept at ``step`` must be told to be built again."""
+        return {}
+
 
 class Updater:
     """What a task may do to its parameters: accumulate gradients, then take a guarded step."""

@@ -19,7 +19,6 @@ from remime.methods.mapping import SIZE, DirectionMap, Mapping, MeshMotionEncode
 from remime.progress import track
 from remime.sources.directions import load_directions
 from remime.training.data import Frames, Pairs
-from remime.training.generated import sample_latents
 from remime.training.loop import Task, Updater
 from remime.training.losses import ImageLosses, cosface, face_crop
 from remime.training.optimizers import Ranger
@@ -45,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
         "latent": 0.0,
     },
 }
-DRAWS = 20_000  # of w, for the reading of motion from latents that the small preset starts with
+STATISTICS = 512  # frames from which a new motion encoder takes the statistics of its inputs
 COS_WEIGHT = 0.1  # of the variant `cos`; the paper prints none
 
 
@@ -74,7 +73,8 @@ class MappingTask(Task):
     self-reenactment. It needs no decode, and lets the ``small`` preset learn on a CPU.
 
     Args:
-        options: the flat options of stage ``train``; see ``DEFAULTS``.
+        options: the flat options of stage ``train``; see ``DEFAULTS``. With ``init`` a model is loaded next,
+            which replaces what would be computed as a start.
         generator: frozen unless the variant is ``gen``.
         train: frames with latents.
         validation: frames with latents of other identities; with fewer than two of these, or None, the last
@@ -95,13 +95,16 @@ class MappingTask(Task):
         if self.o["variant"] == "cos" and not losses["cos"]:
             losses["cos"] = COS_WEIGHT
         self.device, self.generator, self.seed = device, generator, int(options["seed"])
-        self.resolution = decode_resolution(generator, SIZE)
+        tuned = self.o["variant"] == "gen"
+        # A frozen generator may be read through its cheapest output; one that learns must learn as a whole.
+        self.resolution = generator.resolution if tuned else decode_resolution(generator, SIZE)
         method = build_method(options, generator)
         assert isinstance(method, Mapping)
-        if isinstance(method.map, DirectionMap):
-            self._start_from_directions(method.map)
+        self.new = not options.get("init", False)
+        if isinstance(method.map, DirectionMap) and self.new:
+            # The directions by which the puppets move.
+            method.map.initialise(torch.from_numpy(load_directions().basis))
         self.method = method.to(device)
-        tuned = self.o["variant"] == "gen"
         if tuned:
             # Affines, convolutions and image layers learn; mapping network and constant input do not.
             for name, parameter in generator.named_parameters():
@@ -113,8 +116,8 @@ class MappingTask(Task):
         self.pairs = Pairs(train, self.seed)
         self.validation = _validation_pairs(validation)
         self.measured: Tensor | None = None
-        if isinstance(self.method.motion_encoder, MeshMotionEncoder) and self.o["latent_batch"]:
-            self._measure_all(train)
+        if isinstance(self.method.motion_encoder, MeshMotionEncoder):
+            self._prepare(self.method.motion_encoder, train)
         self.cached_latents: Tensor | None = None
         if self.o["latent_batch"]:
             everything = range(len(train))
@@ -123,25 +126,26 @@ class MappingTask(Task):
             )
             self.spread = self.cached_latents[:512].float().std(0).mean().item()
 
-    def _start_from_directions(self, small: DirectionMap) -> None:
-        """The directions by which the puppets move; a model that training starts from replaces them."""
-        parts = [sample_latents(self.generator, 500, seed)[:, 0].cpu() for seed in range(DRAWS // 500)]
-        latents = torch.cat(parts)
-        small.initialise(torch.from_numpy(load_directions().basis), latents)
-
     @torch.no_grad()
-    def _measure_all(self, frames: Frames) -> None:
-        """Run the frozen mesh network once over the data; its features are all that the latent loss needs."""
-        encoder = self.method.motion_encoder
-        assert isinstance(encoder, MeshMotionEncoder)
+    def _prepare(self, encoder: MeshMotionEncoder, frames: Frames) -> None:
+        """Run the frozen mesh network once over the data; its features are all that the latent loss needs.
+
+        A new encoder takes the statistics of its inputs from them; without a latent loss, some frames do.
+        """
+        if not self.new and not self.o["latent_batch"]:
+            return
+        step = 1 if self.o["latent_batch"] else max(1, len(frames) // STATISTICS)
+        chosen = range(0, len(frames), step)
         parts = []
-        for start in track(range(0, len(frames), 16), "mesh of the training frames", unit="batches"):
-            images = frames.images(range(start, min(start + 16, len(frames))))
+        for start in track(range(0, len(chosen), 16), "mesh of the training frames", unit="batches"):
+            images = frames.images(chosen[start : start + 16])
             parts.append(encoder.measure(images.to(self.device)).cpu())
-        self.measured = torch.cat(parts)
-        if bool((encoder.mean == 0).all()):
-            encoder.mean.copy_(self.measured.mean(0))
-            encoder.spread.copy_(self.measured.std(0).clamp_min(1e-3))
+        measured = torch.cat(parts)
+        if self.new:
+            encoder.mean.copy_(measured.mean(0))
+            encoder.spread.copy_(measured.std(0).clamp_min(1e-3))
+        if self.o["latent_batch"]:
+            self.measured = measured
 
     def batch(self, step: int) -> dict[str, Any]:
         """Pairs for the image losses on every ``image_every``-th step, and for the latent loss."""
@@ -183,21 +187,29 @@ class MappingTask(Task):
     def _latent_loss(self, where: dict[str, list[int]]) -> Tensor:
         assert self.cached_latents is not None
         driving, target = torch.tensor(where["s_a"]), torch.tensor(where["t_a"])
+        codes = self._codes(where["s_a"])
+        own = self._codes(where["t_a"]) if self.method.subtracts else None
+        source, wanted = (self.cached_latents[i].to(self.device).float() for i in (target, driving))
+        return ((self.method(source, codes, own) - wanted) / self.spread).square().mean()
+
+    def _codes(self, rows: list[int]) -> Tensor:
+        """Motion codes of training frames, from the cached measurements where there are any."""
         encoder = self.method.motion_encoder
         if self.measured is not None and isinstance(encoder, MeshMotionEncoder):
-            codes = encoder.encode(self.measured[driving].to(self.device))
-        else:
-            codes = encoder(fit(self.pairs.frames.images(where["s_a"]), SIZE).to(self.device))
-        source, wanted = (self.cached_latents[i].to(self.device).float() for i in (target, driving))
-        return ((self.method(source, codes) - wanted) / self.spread).square().mean()
+            return encoder.encode(self.measured[rows].to(self.device))
+        return encoder(fit(self.pairs.frames.images(rows), SIZE).to(self.device))
+
+    def _move(self, codes: Tensor, latents: Tensor, targets: Tensor) -> Tensor:
+        """W+ of targets (latents [B,rows,512], images [B,3,R,R]) under motion codes."""
+        own = self.method.motion_encoder(targets) if self.method.subtracts else None
+        return self.method(latents, codes, own)
 
     def _image_terms(self, b: dict[str, Tensor]) -> dict[str, Tensor]:
         """P1's Eq. 1–6 for (s_A → t_A) and (s_A → t_B)."""
         weights = self.o["losses"]
         codes = self.method.motion_encoder(b["image_s_a"])
-        both = self.decode(
-            torch.cat([self.method(b["latent_t_a"], codes), self.method(b["latent_t_b"], codes)])
-        )
+        moved = [self._move(codes, b[f"latent_t_{k}"], b[f"image_t_{k}"]) for k in "ab"]
+        both = self.decode(torch.cat(moved))
         g_aa, g_ab = both.chunk(2)
         s_a, t_b = b["image_s_a"], b["image_t_b"]
         if self.o["id_target"] == "inversion":
@@ -248,8 +260,8 @@ class MappingTask(Task):
         moved, wanted, identities = [], [], []
         for i in range(self.o["validate_batches"]):
             b = self._load(self.validation, i, 4)
-            out = self.decode(self.method(b["latent_t_b"], self.method.motion_encoder(b["image_s_a"])))
             kept = self.decode(b["latent_t_b"])
+            out = self.decode(self._move(self.method.motion_encoder(b["image_s_a"]), b["latent_t_b"], kept))
             moved.append(mesh(out).blendshapes.cpu().numpy())
             wanted.append(mesh(b["image_s_a"]).blendshapes.cpu().numpy())
             identities.append(1 - float(self.losses.same_person(out, kept)))
@@ -261,7 +273,3 @@ class MappingTask(Task):
         expression = float(np.mean(correlations)) if correlations else 0.0
         identity = float(np.mean(identities))
         return {"score": -(expression + identity), "expression": expression, "identity": identity}
-
-    def tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the model file holds: the method, and the generator of the variant ``gen``."""
-        return dict(state)

@@ -9,13 +9,15 @@ from remime.methods import Driving, build_method, load_method
 from remime.methods.linear import Linear
 from tests import tiny
 
+IMAGE = torch.zeros(3, 8, 8)
+
 
 def test_equation():
     """z = mean of B + α (z_A - mean of A)."""
     z_b, mean, z_a = torch.randn(4, 512), torch.randn(4, 512), torch.randn(3, 4, 512)
     for strength in (1.0, 0.4):
         method = Linear(strength)
-        w_plus = method.drive(method.identify(z_b), torch.zeros(3, 3, 8, 8), z_a, Driving(mean))
+        w_plus = method.drive(method.identify(z_b, IMAGE), torch.zeros(3, 3, 8, 8), z_a, Driving(mean))
         for i in range(3):
             assert torch.allclose(w_plus[i], z_b + strength * (z_a[i] - mean))
 
@@ -26,10 +28,13 @@ def test_equation():
 def test_it_needs_latents_and_their_mean(latents, driving):
     method = Linear()
     with pytest.raises(ValueError, match="latents and their clip's mean"):
-        method.drive(method.identify(torch.zeros(4, 512)), torch.zeros(1, 3, 8, 8), latents, driving)
+        method.drive(method.identify(torch.zeros(4, 512), IMAGE), torch.zeros(1, 3, 8, 8), latents, driving)
     with pytest.raises(ValueError, match="mean"):
         method.drive(
-            method.identify(torch.zeros(4, 512)), torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 512), Driving()
+            method.identify(torch.zeros(4, 512), IMAGE),
+            torch.zeros(1, 3, 8, 8),
+            torch.zeros(1, 4, 512),
+            Driving(),
         )
 
 

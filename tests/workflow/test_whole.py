@@ -1,0 +1,260 @@
+"""The whole workflow with the real networks on tiny clips, and the same after kill -9 in every stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from remime import video
+from remime.sources import Clip
+from remime.sources.puppets import collector
+from tests.workflow.project import ROOT
+
+FRAMES = 8
+PEOPLE = ("anna", "berta", "carla", "dora")
+NETWORKS = ("mobile-ffhq", "dlib-landmarks-68", "dlib-resnet-id", "sface", "hopenet-lite", "lpips-alex")
+MESH = ("face-mesh", "blendshapes")
+# Every stage that a run starts; each is killed once.
+STAGES = (
+    "collect", "manifest", "split", "align", "measure", "select", "invert", "index", "train", "plan",
+    "reenact", "score", "summarize", "figures", "sheet", "report",
+)  # fmt: skip
+CONFIG = {
+    "datasets": {
+        "own": {
+            "source": "folder",
+            "path": "clips",
+            "shards": 2,
+            "select": {"min_frames": 2, "sample_interval": 0.1},
+        },
+        "puppets": {
+            "source": "puppets",
+            "identities": 3,
+            "frames": 6,
+            "size": 256,
+            "shards": 1,
+            "select": {"min_frames": 2, "sample_interval": 0.04},
+        },
+    },
+    "inverters": {
+        "psp": {
+            "method": "restyle-psp",
+            "preset": "small",
+            "refinements": 1,
+            "init": "models/restyle-psp-small.safetensors",
+        },
+    },
+    "models": {
+        "linear-psp": {"method": "linear", "inverter": "psp"},
+        "mapping": {
+            "method": "mapping",
+            "preset": "small",
+            "inverter": "psp",
+            "init": "models/mapping-small.safetensors",
+            "train": {
+                "datasets": ["own", "puppets"],
+                "steps": 4,
+                "batch": 1,
+                "validate_every": 2,
+                "checkpoint_every": 1,
+            },
+        },
+    },
+    "protocols": {
+        "cross": {"kind": "cross", "datasets": ["own"], "inverter": "psp", "split": "all", "pairs": 2},
+        "self": {
+            "kind": "self",
+            "datasets": ["own"],
+            "inverter": "psp",
+            "split": "all",
+            "pairs": 1,
+            "models": ["mapping"],
+        },
+    },
+    "summarize": {"bootstrap": 100},
+}
+
+
+def _render(folder: Path) -> None:
+    """Clips of generated people, one folder each, and a file that is no video."""
+    render = collector({})
+    for person in PEOPLE:
+        target = folder / person
+        target.mkdir(parents=True)
+        described = {
+            "identity": person, "motion": person, "frames": FRAMES, "fps": 25, "size": 256, "truncation": 0.5,
+            "amplitude": 1.0, "generator": "mobile-ffhq",
+        }  # fmt: skip
+        clip = Clip(
+            clip="talk", video="talk", identity=person, split="train", kind="render",
+            path=json.dumps(described), terms="",
+        )  # fmt: skip
+        for path in render(clip, target):
+            if path.suffix == ".npz":
+                path.unlink()
+    (folder / "anna" / "broken.mp4").write_text("not a video")
+
+
+def _project(folder: Path, clips: Path) -> Path:
+    folder.mkdir()
+    for name in ("Snakefile", "workflow", "src", "envs", "profiles", "models", "resources"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "clips").symlink_to(clips)
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    return folder
+
+
+def _snakemake(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "rules", *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=(folder / "snakemake.log").open("a"),
+        stderr=subprocess.STDOUT,
+        # A group of its own, so that one signal ends the workflow and all of its jobs.
+        start_new_session=True,
+    )
+
+
+def _job(workflow: subprocess.Popen[str]) -> tuple[str, psutil.Process] | None:
+    """The stage that runs now, and its process."""
+    try:
+        for process in psutil.Process(workflow.pid).children(recursive=True):
+            found = re.search(r"^\S*python\S* -m remime\.stages\.(\w+)", " ".join(process.cmdline()))
+            if found:
+                return found[1], process
+    except psutil.Error:
+        pass  # it ended while it was looked at
+    return None
+
+
+def _watch(
+    folder: Path, seen: Callable[[str, psutil.Process], bool], *arguments: str
+) -> tuple[bool, list[tuple[str, int]]]:
+    """Run until the end or until ``seen`` kills; whether it ended, and which jobs there were."""
+    workflow = _snakemake(folder, *arguments)
+    jobs: list[tuple[str, int]] = []
+    while workflow.poll() is None:
+        job = _job(workflow)
+        if job is not None:
+            if (job[0], job[1].pid) not in jobs:
+                jobs.append((job[0], job[1].pid))
+            if seen(*job):
+                os.killpg(workflow.pid, signal.SIGKILL)
+                workflow.wait()
+                return False, jobs
+        time.sleep(0.03)
+    assert workflow.returncode == 0, (folder / "snakemake.log").read_text()[-6000:]
+    return True, jobs
+
+
+def _scores(folder: Path) -> list[dict[str, Any]]:
+    tables = sorted((folder / "results/benchmarks").rglob("scores/*.parquet"))
+    return [row for table in tables for row in pq.read_table(table).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory, weights: Callable[[str], Any]) -> Path:
+    for name in (*NETWORKS, *MESH):
+        weights(name)
+    folder = tmp_path_factory.mktemp("clips")
+    _render(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    """A finished run, and for how long each stage ran."""
+    folder = _project(tmp_path_factory.mktemp("whole") / "run", clips)
+    seconds: dict[str, float] = {}
+
+    def clock(stage: str, process: psutil.Process) -> bool:
+        started = process.create_time()
+        seconds[stage] = max(seconds.get(stage, 0.0), time.time() - started)
+        return False
+
+    _watch(folder, clock, "--", "shards")
+    _watch(folder, clock)
+    return folder, seconds
+
+
+def test_everything_comes_out(whole: tuple[Path, dict[str, float]]) -> None:
+    folder, seconds = whole
+    assert set(seconds) == set(STAGES)
+    page = (folder / "results/report/index.html").read_text()
+    for expected in ("mapping", "linear-psp", "anna", "pose_mae", "not a video"):
+        assert expected in page or expected == "not a video"
+    rows = _scores(folder)
+    clip_rows = {(r["benchmark"], r["model"], r["metric"]): r for r in rows if r["frame"] is None}
+    assert {key[:2] for key in clip_rows} == {
+        ("cross", "mapping"), ("cross", "linear-psp"), ("self", "mapping"),
+    }  # fmt: skip
+    coverage = [row["value"] for key, row in clip_rows.items() if key[2] == "coverage"]
+    assert all(value > 0.9 for value in coverage)
+    # The same person, only moved, stays more alike than half.
+    assert clip_rows["self", "mapping", "csim_inversion"]["value"] > 0.5
+    assert clip_rows["self", "mapping", "lpips"]["value"] < 0.5
+    status = pq.read_table(sorted((folder / "results/own/aligned").glob("*.status.parquet"))[0]).to_pylist()
+    status += pq.read_table(sorted((folder / "results/own/aligned").glob("*.status.parquet"))[1]).to_pylist()
+    assert sorted(row["status"] for row in status) == ["ok", "ok", "ok", "ok", "unreadable"]
+
+
+def test_videos_follow_the_driving_clip(whole: tuple[Path, dict[str, float]]) -> None:
+    folder, _ = whole
+    videos = sorted((folder / "results/benchmarks").rglob("videos/*/*.mp4"))
+    assert len(videos) == 5
+    for path in videos:
+        info = video.probe(path)
+        assert sum(1 for _ in video.read(path)) == FRAMES
+        assert info.fps == pytest.approx(25)
+
+
+def test_nothing_is_done_twice(whole: tuple[Path, dict[str, float]]) -> None:
+    folder, _ = whole
+    done, jobs = _watch(folder, lambda stage, process: False)
+    assert done
+    assert not jobs
+
+
+def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, tmp_path: Path) -> None:
+    """Killed once inside each stage, the workflow comes to the same scores, and repeats no finished job."""
+    reference, seconds = whole
+    folder = _project(tmp_path / "run", clips)
+    choose = random.Random(20)
+    pending = {stage: choose.uniform(0.3, 0.9) * seconds[stage] for stage in STAGES}
+
+    def when_due(stage: str, process: psutil.Process) -> bool:
+        if stage in pending and time.time() - process.create_time() >= pending[stage]:
+            del pending[stage]
+            return True
+        return False
+
+    for arguments in (("--", "shards"), ()):
+        for _ in range(2 * len(STAGES)):
+            if _watch(folder, when_due, *arguments)[0]:
+                break
+            # What `make unlock` does.
+            assert _snakemake(folder, "--unlock").wait() == 0
+    assert not pending
+    assert _scores(folder) == _scores(reference)
+    left = [p for p in (folder / "results").rglob("*") if ".tmp" in p.name or p.name.startswith(".")]
+    assert not left
