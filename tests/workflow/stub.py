@@ -1,6 +1,7 @@
 """Stands in for ``python -m remime.stages.NAME``: writes every output at once, with a digest of what went in.
 
-A changed option or a changed input file changes all outputs, like the real stages; nothing is computed.
+A changed option or a changed input file changes all outputs, like the real stages; nothing is computed. The
+stage that $FAILING_STAGE names fails at its end.
 """
 
 import hashlib
@@ -27,12 +28,15 @@ def main() -> None:
     if stage == "weights":
         name = arguments[arguments.index("--name") + 1]
         outputs = {suffix: outputs["--output"] / f"{name}{suffix}" for suffix in (".safetensors", ".json")}
+    failing = stage == os.environ.get("FAILING_STAGE")
     for flag, path in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if flag == "--output" and stage in FOLDERS:
             path.mkdir(exist_ok=True)
             path = path / "file.svg"
         path.write_text(digest.hexdigest())
+    if failing:
+        sys.exit(2)
 
 
 main()

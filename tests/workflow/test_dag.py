@@ -184,3 +184,13 @@ def test_profiles_are_understood(tmp_path: Path, profile: str) -> None:
 def test_the_default_profile_is_the_workstations() -> None:
     """Only ``profiles/default`` is loaded without being named."""
     assert (ROOT / "profiles/default").resolve() == ROOT / "workflow/profiles/workstation"
+
+
+def test_failed_stage_is_a_failed_job(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its messages go through a pipe to the log, which must not hide that it failed."""
+    monkeypatch.setenv("FAILING_STAGE", "weights")
+    shutil.rmtree(project.folder / "resources")
+    done = project.attempt("--quiet", "rules", "--", "resources/weights/sface.safetensors")
+    assert done.returncode != 0
+    assert "CalledProcessError" in done.stdout
+    assert not (project.folder / "resources/weights/sface.safetensors").exists()

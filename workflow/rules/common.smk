@@ -4,10 +4,11 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 
+# A prefix of our own replaces Snakemake's, so it has to say as well that a failure before a pipe counts.
 # Where remime is not installed (in the rules' conda environments) its source is used.
 source = f"{workflow.basedir}/src"
 sys.path.append(source)
-shell.prefix(f'PYTHONPATH="${{{{PYTHONPATH:-}}}}:{source}" ')
+shell.prefix(f'set -euo pipefail; export PYTHONPATH="${{{{PYTHONPATH:-}}}}:{source}"; ')
 
 from remime import options
 from remime.errors import RemimeError
