@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -112,10 +113,12 @@ class Made:
     Attributes:
         frames: of the output.
         faceless: driving frames without a face, which repeat their neighbour.
+        seconds: that the stream of frames took, without what comes before it.
     """
 
     frames: int
     faceless: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -337,7 +340,7 @@ class _Film:
                     waiting.append(moment)
                     yield moment.image
 
-        path = self.request.driving
+        path, start = self.request.driving, time.perf_counter()
         with (
             Ahead(faces, AHEAD) as moments,
             Progress(faces.expected, "reenact", "frames") as progress,
@@ -359,7 +362,7 @@ class _Film:
             # What comes after the last face shows the last good frame.
             writer.write(self._last, end)
             progress.update(faces.found + faces.missing - progress.count)
-        return Made(writer.count, faces.missing)
+        return Made(writer.count, faces.missing, time.perf_counter() - start)
 
     def _write(self, writer: Writer, moment: Moment, result: Image, progress: Progress) -> None:
         picture = self._panels(moment, result) if self.request.side_by_side else result

@@ -1,0 +1,110 @@
+"""``remime bench``: what ``remime reenact`` costs beside the generator's own time."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from remime.cli import inputs
+from remime.cli.reenact import RESOLUTIONS, Request, run
+
+ROUNDS = 3  # measurements of the generator alone, before, between and after those of the whole
+
+
+def command(
+    driving: inputs.Driving,
+    target: inputs.Target = "random:1",
+    resolution: Annotated[
+        list[str] | None,
+        typer.Option(metavar="256|512|1024", help="Height and width of the output; may be repeated [256]."),
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images per measurement of the generator alone.")
+    ] = 20,
+    device: inputs.Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a Markdown table.")] = False,
+) -> None:
+    """Compare `remime reenact` with the time that its generator needs for as many images.
+
+    Both are measured in turn in one process, with the same threads; loading is left out.
+    """
+    chosen = resolution or ["256"]
+    for value in chosen:
+        inputs.one_of("--resolution", value, RESOLUTIONS)
+    where = inputs.device_of(device)
+    with tempfile.TemporaryDirectory() as folder:
+        request = Request(driving, target, Path(folder) / "out.mp4", device=device)
+        rows = [measure(replace(request, resolution=int(value)), where, images) for value in chosen]
+    if as_json:
+        typer.echo(json.dumps({"machine": _machine(where), "rows": rows}, indent=1))
+        return
+    typer.echo(f"{_machine(where)}\n")
+    typer.echo("| resolution | generator alone, frames/s | reenact, frames/s | overhead |")
+    typer.echo("|---|---|---|---|")
+    for row in rows:
+        speeds = f"{row['generator']:.2f} | {row['reenact']:.2f}"
+        typer.echo(f"| {row['resolution']}² | {speeds} | {row['overhead']:+.0%} |")
+
+
+def measure(request: Request, device: str, images: int) -> dict[str, Any]:
+    """Frames per second of the generator alone and of the whole, and the share of time that the whole adds.
+
+    Args:
+        request: what to make; its output is overwritten.
+        device: where the networks run.
+        images: decoded per measurement of the generator alone.
+    """
+    import torch
+
+    from remime.encoders.inverter import decode_resolution
+    from remime.generators import load_generator
+    from remime.runtime import keep_freed_memory
+
+    keep_freed_memory()
+    generator = load_generator().to(device)
+    decoded = decode_resolution(generator, request.resolution)
+    w_plus = generator.broadcast(generator.mean_latent[None])
+
+    def alone() -> None:
+        with torch.inference_mode():
+            for _ in range(images):
+                generator.synthesize(w_plus, resolution=decoded)
+        if generator.mean_latent.is_cuda:
+            torch.cuda.synchronize()
+
+    alone()
+    raw, whole = [], []
+    for _ in range(ROUNDS):
+        raw.append(_seconds(alone) / images)
+        made = run(request)
+        whole.append(made.seconds / made.frames)
+    raw.append(_seconds(alone) / images)
+    one, all_ = statistics.median(raw), statistics.median(whole)
+    return {
+        "resolution": request.resolution,
+        "generator": 1 / one,
+        "reenact": 1 / all_,
+        "overhead": all_ / one - 1,
+    }
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _machine(device: str) -> str:
+    import torch
+
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    return f"{device} ({name}), {torch.get_num_threads()} threads, PyTorch {torch.__version__}"

@@ -1,0 +1,52 @@
+"""``remime bench`` on a reenactment whose time is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from remime.cli import bench
+from remime.cli.reenact import Made
+from tests import tiny
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The requests that were made; each takes twice the time that the generator alone is told to take."""
+    seen = []
+
+    def run(request):
+        seen.append(request)
+        return Made(frames=10, faceless=0, seconds=4.0)
+
+    monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr("remime.generators.load_generator", lambda *_: tiny.generator())
+    # Two seconds for five images; the first call only warms up and is not timed.
+    monkeypatch.setattr(bench, "_seconds", lambda work: 1.0)
+    return seen
+
+
+def test_overhead_is_over_the_generators_time(asked, remime):
+    ended = remime("bench", "--driving", "talk.mp4", "--images", 5, "--device", "cpu", "--json")
+    assert ended.code == 0
+    (row,) = json.loads(ended.out)["rows"]
+    # 0.4 s for a frame against 0.2 s.
+    assert row == pytest.approx({"resolution": 256, "generator": 5.0, "reenact": 2.5, "overhead": 1.0})
+    assert len(asked) == bench.ROUNDS
+    assert asked[0].driving == Path("talk.mp4")
+    assert not asked[0].output.parent.exists()
+
+
+def test_table(asked, remime):
+    options = ["--resolution", 256, "--resolution", 1024]
+    ended = remime("bench", "--driving", "talk.mp4", "--images", 5, "--device", "cpu", *options)
+    rows = [line for line in ended.out.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["| 256² | 5.00 | 2.50 | +100% |", "| 1024² | 5.00 | 2.50 | +100% |"]
+    assert "cpu" in ended.out.splitlines()[0]
+
+
+def test_resolution_is_checked_first(asked, remime):
+    assert remime("bench", "--driving", "talk.mp4", "--resolution", 300).code == 2
+    assert not asked
