@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,25 @@ def test_two_writers_never_share_a_temporary_file(tmp_path: Path) -> None:
         first.write_text("1")
         second.write_text("2")
     assert (tmp_path / "file").read_text() == "1"
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "file [1].txt"
+    script = (
+        "import os, signal, sys; from remime.files import atomic\n"
+        "with atomic(sys.argv[1]) as t: t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+        assert len(list(tmp_path.iterdir())) == 1
+    other = tmp_path / "file [1].csv"
+    with atomic(path) as living:
+        living.write_text("mine")
+        assert list(tmp_path.iterdir()) == [living]
+        write_text(path, "new")
+        write_text(other, "another file")
+    assert path.read_text() == "mine"
+    assert sorted(tmp_path.iterdir()) == [other, path]
 
 
 def test_long_names_fit(tmp_path: Path) -> None:

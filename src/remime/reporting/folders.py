@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from remime.files import beside
 
 
 @contextmanager
@@ -14,7 +15,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new folder beside ``path``; on success it takes the place of ``path``, on failure it goes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = beside(path)
     temporary.mkdir()
     try:
         yield temporary
