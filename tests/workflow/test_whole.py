@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,23 @@ def _watch(
     return True, jobs
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """``small_disk("size=40m")`` makes the project's results folder a disk of its own, or changes it."""
+    folder = tmp_path / "run" / "results"
+
+    def mount(options: str) -> None:
+        folder.mkdir(exist_ok=True)
+        known = ("-o", f"remount,{options}") if folder.is_mount() else ("-t", "tmpfs", "-o", options, "tmpfs")
+        done = subprocess.run(["mount", *known, str(folder)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"may not mount: {done.stderr.strip()}")
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 def _scores(folder: Path) -> list[dict[str, Any]]:
     tables = sorted((folder / "results/benchmarks").rglob("scores/*.parquet"))
     return [row for table in tables for row in pq.read_table(table).to_pylist()]
@@ -259,3 +276,26 @@ def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, 
     assert not pending
     assert _scores(folder) == _scores(reference)
     assert not [path for path in (folder / "results").rglob("*") if ".tmp" in path.name]
+
+
+def test_full_and_read_only_disks(
+    whole: tuple[Path, dict[str, float]], clips: Path, tmp_path: Path, small_disk: Callable[[str], None]
+) -> None:
+    """Both are told with the path; with room again, the workflow goes on from what was finished."""
+    folder = _project(tmp_path / "run", clips)
+    log, results = folder / "snakemake.log", folder / "results"
+    small_disk("size=40m,ro")
+    assert _snakemake(folder, "--", "shards").wait() == 1
+    assert re.search(r"Read-only file system: 'results/\w+'", log.read_text())
+    small_disk("size=40m,rw")
+    assert _snakemake(folder).wait() == 1
+    said = log.read_text()
+    assert re.search(r"error: results/\S+: .*No space left on device", said)
+    assert "free" in said
+    assert "Traceback" not in said
+    finished = {path: path.stat().st_mtime_ns for path in results.glob("*/clips/*.tar")}
+    assert finished
+    small_disk("size=500m,rw")
+    assert _snakemake(folder).wait() == 0, log.read_text()[-4000:]
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert _scores(folder) == _scores(whole[0])
