@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -170,21 +170,6 @@ def _files(request: Request) -> _Files:
     return _Files(method, model, model_meta, inverter, inverter_meta)
 
 
-@contextmanager
-def _fitting(path: Path | None) -> Iterator[None]:
-    """Say of a model file that its tensors are not those of the network that it describes."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "state_dict" not in str(error):
-            raise
-        raise InputError(
-            path,
-            "its tensors do not fit this version's networks",
-            "train it again with this version, or take the one that this version ships",
-        ) from error
-
-
 class _Engine:
     """All networks, loaded."""
 
@@ -199,8 +184,7 @@ class _Engine:
         self.generator: Generator = load_generator(name).to(device)
         self.inverter: ReStyle = load_inverter(files.inverter, self.generator, device)
         own = load_generator(name).to(device) if files.model is not None else self.generator
-        with _fitting(files.model):
-            self.method = load_method({"method": files.method}, files.model, own, device)
+        self.method = load_method({"method": files.method}, files.model, own, device)
         self.reenactor: Reenactor = Reenactor(own, self.method, request.resolution, request.batch)
 
 

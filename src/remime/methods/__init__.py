@@ -58,6 +58,9 @@ def load_method(
         path: its model file; None for methods without one.
         generator: the variant ``gen`` has one in its file, whose weights replace these in place.
         device: where to put the method.
+
+    Raises:
+        InputError: the file cannot be read, or is not a method's of this version.
     """
     if path is None:
         return build_method(options, generator).eval().requires_grad_(False).to(device)
@@ -69,7 +72,11 @@ def load_method(
     try:
         method.load_state_dict(own)
     except RuntimeError as error:
-        raise InputError(path, f"does not fit its own description ({error})", "train it again") from None
+        raise InputError(
+            path,
+            "its tensors do not fit this version's networks",
+            "train it again with this version, or take the one that this version ships",
+        ) from error
     tuned = {k.removeprefix("generator."): v for k, v in model.tensors.items() if k.startswith("generator.")}
     if tuned:
         generator.load_state_dict({**generator.state_dict(), **tuned})
