@@ -41,7 +41,7 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def to_image(tensor: Tensor) -> np.ndarray:
     """Float [..., 3, H, W] in [-1, 1] (clamped) to uint8 [..., H, W, 3]."""
-    scaled = ((tensor.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    scaled = tensor.detach().float().clamp(-1, 1).add_(1).mul_(127.5).round_().byte()
     return np.ascontiguousarray(scaled.movedim(-3, -1).cpu().numpy())
 
 
