@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from remime.training.data import to_image, to_tensor
-from remime.training.generated import CHUNK, GeneratedPool, degrade, sample_latents
+from remime.training.generated import CHUNK, GeneratedPool, degrade, sample_latents, vary
 from tests import tiny
 
 COUNT = 17 * CHUNK + 3  # the pool notes its progress every 16 chunks
@@ -54,6 +54,23 @@ def test_style_mixing_splits_the_rows_once(generator):
         != sample_latents(generator, 400, 0, mixing=0.3)[:, -1]
     )
     assert 0.2 < share.any(1).float().mean() < 0.4
+
+
+def test_varied_images_are_other_views_of_the_same():
+    ramp = torch.linspace(-0.6, 0.6, 64).expand(1, 3, 64, 64)
+    images = ramp.repeat(40, 1, 1, 1)
+    seen = vary(images, 5)
+    assert torch.equal(seen, vary(images, 5))
+    assert not torch.equal(seen, vary(images, 6))
+    assert seen.shape == images.shape
+    assert seen.abs().max() <= 1
+    slope = seen.mean((1, 2))[:, 44] - seen.mean((1, 2))[:, 20]
+    # About half are mirrored; light and colour change, but a ramp stays a ramp of about the same size.
+    assert 10 < (slope < 0).sum() < 30
+    assert (slope.abs() > 0.1).all()
+    assert (slope.abs() < 0.8).all()
+    assert seen.mean((1, 2, 3)).std() > 0.05
+    assert (seen[:, 0] - seen[:, 2]).abs().mean() > 0.02
 
 
 def test_degraded_images():

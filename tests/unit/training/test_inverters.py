@@ -148,6 +148,22 @@ def test_batches_mix_generated_and_real_frames(tmp_path, dataset):
     assert [bool(spaced.batch(step)) for step in range(4)] == [True, False, False, True]
 
 
+def test_varied_images_have_no_latent(tmp_path, dataset):
+    made = task(tmp_path, selected_frames([dataset], "train"), varied=0.5, batch=8, losses={"latent": 1.0})
+    batch = made.batch(0)
+    assert len(batch["images"]) == 4
+    assert len(batch["latents"]) == 2
+    same = [
+        (made.inverter.decode(w[None]) - x).abs().max() < 1e-5
+        for w in batch["latents"]
+        for x in batch["images"]
+    ]
+    assert same == [False, False, True, False, False, False, False, True]
+    assert "latent" in first_step(made)
+    everything = task(tmp_path, varied=1.0, losses={"latent": 1.0})
+    assert "latent" not in first_step(everything)
+
+
 def test_only_the_head_learns(tmp_path):
     made = task(tmp_path)
     before = {k: v.clone() for k, v in made.module.state_dict().items()}
@@ -166,6 +182,18 @@ def test_e4e_follows_its_schedule(tmp_path):
         figures = first_step(made, step)
         assert made.inverter.encoder.stage == stage
     assert {"delta", "adversarial", "discriminator_adversarial"} <= figures.keys()
+
+
+@pytest.mark.parametrize(("step", "stage"), [(0, 0), (2, 0), (3, 1), (4, 2), (100, tiny.ROWS - 1)])
+def test_e4e_model_keeps_the_stage_of_its_step(tmp_path, step, stage):
+    """Steps count from 0, so the model after ``step`` steps has seen the stage of the one before."""
+    from remime.encoders.inverter import build_inverter
+
+    made = task(tmp_path, **E4E, losses={"adversarial": 0.0})
+    structure = made.structure(step)
+    assert structure == {"stage": stage}
+    assert build_inverter({**OPTIONS, **E4E, **structure}, tiny.generator()).encoder.stage == stage
+    assert task(tmp_path).structure(step) == {}
 
 
 def test_discriminator_learns_from_its_own_loss_only(tmp_path):

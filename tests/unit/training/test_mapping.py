@@ -38,7 +38,6 @@ def cheap(monkeypatch):
     monkeypatch.setattr(mapping, "ImageLosses", tiny.Losses)
     monkeypatch.setattr(mapping, "build_method", build)
     monkeypatch.setattr(mapping, "SIZE", 32)
-    monkeypatch.setattr(mapping, "DRAWS", 1000)
     monkeypatch.setattr("remime.faces.mesh.load_mesh", tiny.Mesh)
 
 
@@ -83,7 +82,8 @@ def test_latent_loss_by_hand(made):
     batch = task.batch(0)
     frames = task.pairs.frames
     codes = task.method.motion_encoder(frames.images(batch["latent"]["s_a"]))
-    out = task.method(frames.latents(batch["latent"]["t_a"]), codes)
+    own = task.method.motion_encoder(frames.images(batch["latent"]["t_a"]))
+    out = task.method(frames.latents(batch["latent"]["t_a"]), codes, own)
     wanted = frames.latents(batch["latent"]["s_a"])
     expected = ((out - wanted) / task.cached_latents.float().std(0).mean()).square().mean()
     assert one_step(task)["latent"] == pytest.approx(float(expected.detach()), rel=1e-2)
@@ -107,6 +107,12 @@ def test_exact_resume(made, tmp_path, more):
     assert all(torch.equal(whole.tensors[k], resumed.tensors[k]) for k in whole.tensors)
 
 
+def moved(task, batch, who, codes):
+    """W+ of the targets t_A or t_B under motion codes."""
+    own = task.method.motion_encoder(batch[f"image_t_{who}"])
+    return task.method(batch[f"latent_t_{who}"], codes, own)
+
+
 def test_terms_are_those_of_the_paper(made):
     """Eq. 1, 2 and 6 are on (s_A, g_AA), Eq. 3 on (t_B, g_AB)."""
     losses = {"l2": 1.0, "lpips": 1.0, "id": 1.0, "l2_crop": 1.0, "lpips_crop": 1.0}
@@ -115,7 +121,7 @@ def test_terms_are_those_of_the_paper(made):
     with torch.no_grad():
         terms = task._image_terms(b)
         codes = task.method.motion_encoder(b["image_s_a"])
-        g_aa, g_ab = (task.decode(task.method(b[f"latent_t_{x}"], codes)) for x in "ab")
+        g_aa, g_ab = (task.decode(moved(task, b, x, codes)) for x in "ab")
     cheap, s_a = tiny.Losses(), b["image_s_a"]
     expected = {
         "l2": cheap.l2(g_aa, s_a),
@@ -159,7 +165,7 @@ def test_cosine_loss_by_hand(made):
     encode = task.method.motion_encoder
     with torch.no_grad():
         z_a, z_b = encode(b["image_s_a"]), encode(b["image_s_b"])
-        g_aa, g_ab = (task.decode(task.method(b[f"latent_t_{x}"], z_a)) for x in "ab")
+        g_aa, g_ab = (task.decode(moved(task, b, x, z_a)) for x in "ab")
         codes = {"a": z_a, "b": z_b, "aa": encode(g_aa), "ab": encode(g_ab)}
         values = []
         for i in range(2):
@@ -199,6 +205,19 @@ def test_statistics_of_the_mesh_are_those_of_the_data(made):
     assert torch.allclose(task.measured, everything, atol=1e-5)
 
 
+def test_statistics_need_no_latent_loss_and_yield_to_a_model(made):
+    encoder = made(latent_batch=0).method.motion_encoder
+    assert (encoder.mean != 0).any()
+    assert (encoder.spread != 1).any()
+    assert not made(latent_batch=0, init=True).method.motion_encoder.mean.any()
+
+
+def test_generator_that_learns_is_decoded_as_a_whole(made, monkeypatch):
+    monkeypatch.setattr(mapping, "SIZE", 16)
+    assert made().resolution == 16
+    assert made(variant="gen").resolution == 32
+
+
 def test_validation_rewards_expression_and_identity(made):
     task = made()
     figures = task.validate()
@@ -207,7 +226,7 @@ def test_validation_rewards_expression_and_identity(made):
     assert -1 <= figures["expression"] <= 1
     # A mapping that copies the driving frame moves as it does, and has lost the person.
     task.method.motion_encoder.forward = lambda frames: frames
-    task.method.forward = lambda latents, frames: frames
+    task.method.forward = lambda latents, codes, own: codes
     task.decode = lambda x: x if x.ndim == 4 else mapping.fit(task.generator.synthesize(x), 32)
     copied = task.validate()
     assert copied["expression"] > 0.999
