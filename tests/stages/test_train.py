@@ -45,7 +45,6 @@ def cheap(monkeypatch, weights):
     monkeypatch.setattr("remime.generators.load_generator", lambda *_, **__: tiny.generator())
     monkeypatch.setattr("remime.faces.mesh.load_mesh", tiny.Mesh)
     monkeypatch.setattr(mapping, "SIZE", 32)
-    monkeypatch.setattr(mapping, "DRAWS", 1000)
     for module in (inverters, mapping):
         monkeypatch.setattr(module, "ImageLosses", tiny.Losses)
 
