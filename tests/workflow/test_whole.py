@@ -299,3 +299,20 @@ def test_full_and_read_only_disks(
     assert _snakemake(folder).wait() == 0, log.read_text()[-4000:]
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert _scores(folder) == _scores(whole[0])
+
+
+def test_shard_cut_in_half(whole: tuple[Path, dict[str, float]]) -> None:
+    """It is named with what to do; done so, the same scores come out. The last test, for it changes the run."""
+    folder, _ = whole
+    before = _scores(folder)
+    shard = folder / "results/puppets/aligned/0000-of-0001.h5"
+    os.truncate(shard, shard.stat().st_size // 2)
+    log = folder / "snakemake.log"
+    start = log.stat().st_size
+    assert _snakemake(folder).wait() == 1
+    said = log.read_text()[start:]
+    assert re.search(r"error: results/puppets/aligned/0000-of-0001\.h5: .*\n.*delete", said)
+    assert "Traceback" not in said
+    shard.unlink()
+    assert _snakemake(folder).wait() == 0, log.read_text()[-4000:]
+    assert _scores(folder) == before
