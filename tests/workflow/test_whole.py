@@ -302,7 +302,7 @@ def test_full_and_read_only_disks(
 
 
 def test_shard_cut_in_half(whole: tuple[Path, dict[str, float]]) -> None:
-    """It is named with what to do; done so, the same scores come out. The last test, for it changes the run."""
+    """It is named with what to do; done so, the same scores come out. This changes the run, so it is last."""
     folder, _ = whole
     before = _scores(folder)
     shard = folder / "results/puppets/aligned/0000-of-0001.h5"
