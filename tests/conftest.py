@@ -18,6 +18,11 @@ def pytest_configure() -> None:
     os.environ.setdefault("REMIME_WEIGHTS", str(ROOT / "resources" / "weights"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest starts first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_whole.py")
+
+
 @pytest.fixture(scope="session")
 def weights() -> Callable[[str], Weights]:
     """``weights(name)`` fetches and converts where needed and loads; it skips when a file cannot be had."""
