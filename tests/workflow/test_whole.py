@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,7 +260,7 @@ def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, 
     reference, seconds = whole
     folder = _project(tmp_path / "run", clips)
     choose = random.Random(20)
-    pending = {stage: choose.uniform(0.3, 0.9) * seconds[stage] for stage in STAGES}
+    pending = {stage: choose.uniform(0.3, 0.7) * seconds[stage] for stage in STAGES}
 
     def when_due(stage: str, process: psutil.Process) -> bool:
         if stage in pending and time.time() - process.create_time() >= pending[stage]:
@@ -267,12 +268,21 @@ def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, 
             return True
         return False
 
-    for arguments in (("--", "shards"), ()):
-        for _ in range(2 * len(STAGES)):
-            if _watch(folder, when_due, *arguments)[0]:
-                break
-            # What `make unlock` does.
-            assert _snakemake(folder, "--unlock").wait() == 0
+    def run() -> None:
+        for arguments in (("--", "shards"), ()):
+            for _ in range(2 * len(STAGES)):
+                if _watch(folder, when_due, *arguments)[0]:
+                    break
+                # What `make unlock` does.
+                assert _snakemake(folder, "--unlock").wait() == 0
+
+    run()
+    if pending:
+        # Where the machine has become faster meanwhile these ended before their time: once more, earlier.
+        for stage in pending:
+            pending[stage] /= 4
+        shutil.rmtree(folder / "results")
+        run()
     assert not pending
     assert _scores(folder) == _scores(reference)
     assert not [path for path in (folder / "results").rglob("*") if ".tmp" in path.name]

@@ -206,7 +206,10 @@ def _train(
     fabric.launch()
     torch.manual_seed(o["seed"])
     # A model to start from replaces what a task would compute as its start.
-    task = _task({**o, "init": start is not None}, datasets, state, fabric.device)
+    begun = {"init": start is not None}
+    if start is not None and "stage" in start.meta["options"]:
+        begun["stage"] = start.meta["options"]["stage"]
+    task = _task({**o, **begun}, datasets, state, fabric.device)
     if start is not None:
         _initialise(task.module, start)
     digest = digest_of(

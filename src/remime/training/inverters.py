@@ -56,7 +56,8 @@ class InverterTask(Task):
     costs no decode.
 
     Args:
-        options: the flat options of stage ``train``; see ``DEFAULTS``.
+        options: the flat options of stage ``train``; see ``DEFAULTS``. With ``init`` a model is loaded next,
+            whose e4e ``stage`` (default: all heads) is the least.
         generator: frozen.
         train: real frames, or None.
         validation: real frames of other identities, or None.
@@ -77,6 +78,8 @@ class InverterTask(Task):
         self.generator, self.device = generator, device
         self.inverter = build_inverter(self.o, generator).to(device)
         self.e4e = options["method"] == "restyle-e4e"
+        # Heads that the model to start from uses stay in use, whatever the schedule of this run says.
+        self.first_stage = int(options.get("stage", generator.rows - 1)) if options.get("init") else 0
         self.losses = ImageLosses(self.o["identity"]).to(device)
         adversary = LatentAdversary().to(device) if self.e4e and self.o["losses"]["adversarial"] else None
         self.module = _Trained(self.inverter.encoder, adversary)
@@ -147,7 +150,10 @@ class InverterTask(Task):
     def _set_stage(self, step: int) -> int:
         if not self.e4e:
             return self.generator.rows - 1
-        stage = stage_at(step, self.generator.rows, self.o["progressive_start"], self.o["progressive_every"])
+        scheduled = stage_at(
+            step, self.generator.rows, self.o["progressive_start"], self.o["progressive_every"]
+        )
+        stage = max(self.first_stage, scheduled)
         self.inverter.encoder.stage = stage  # type: ignore[assignment]
         return stage
 

@@ -196,6 +196,14 @@ def test_e4e_model_keeps_the_stage_of_its_step(tmp_path, step, stage):
     assert task(tmp_path).structure(step) == {}
 
 
+def test_e4e_keeps_the_heads_of_the_model_that_it_starts_from(tmp_path):
+    late = {**E4E, "progressive_start": 1000, "losses": {"adversarial": 0.0}}
+    assert task(tmp_path, **late).structure(5) == {"stage": 0}
+    assert task(tmp_path, **late, init=True, stage=2).structure(5) == {"stage": 2}
+    assert task(tmp_path, **late, init=True).structure(5) == {"stage": tiny.ROWS - 1}
+    assert task(tmp_path, **late, init=True, stage=1).structure(5000) == {"stage": tiny.ROWS - 1}
+
+
 def test_discriminator_learns_from_its_own_loss_only(tmp_path):
     """The encoder's adversarial term leaves no gradient behind in the discriminator."""
     made, plain = task(tmp_path, **E4E), task(tmp_path, **E4E, losses={"adversarial": 1e-9})
