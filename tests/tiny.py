@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -177,6 +179,31 @@ def _make_shard(
     write_table(dataset.selected(shard), "selected", selected)
     write_table(dataset.status(shard), "status", status)
     return index
+
+
+def true_latents(clip: str) -> Tensor:
+    """What a clip was rendered from, if it was: two frames more at the beginning, and more motion."""
+    who, n = CLIPS[clip]
+    w_plus = latents(clip, who, n)
+    moving = w_plus[:1] + 1.5 * (w_plus - w_plus[:1])
+    return torch.cat([w_plus[:2] + 1, moving])
+
+
+def add_truth(dataset: Dataset, shard: str, without: str = "") -> None:
+    """What ``collect`` would have stored of the clips of a shard, one of which came without its truth."""
+    dataset.tar(shard).parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(dataset.tar(shard), "w") as tar:
+        for number, clip in enumerate(CLIPS):
+            if dataset.shard_names[number % 2] != shard:
+                continue
+            w_plus, truth = true_latents(clip).numpy(), io.BytesIO()
+            # Aligned frames begin at 0.5 s.
+            time = 0.5 + (np.arange(len(w_plus)) - 2) / 25
+            np.savez(truth, **({} if clip == without else {"time": time, "w_plus": w_plus}), motion=time)
+            for suffix, content in ((".mp4", b"film"), (".npz", truth.getvalue())):
+                member = tarfile.TarInfo(clip + suffix)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
 
 
 def save_inverter(path: Path, seed: int = 0, width: int = 8, refinements: int = 2) -> Path:

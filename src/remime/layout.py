@@ -281,10 +281,20 @@ class Layout:
             inputs["inverter"] = self.model_file(entry["inverter"])
         datasets = self._training_datasets(name)
         if "inverter" in entry:
+            if truth := self._truth(name):
+                inputs["truth"] = truth
             return inputs | self._latents(datasets, entry["inverter"])
         for kind in ("aligned", "selected") if datasets else ():
             inputs[kind] = [path for dataset in datasets for path in self.files(dataset, kind)]
         return inputs
+
+    def _truth(self, name: str) -> list[str]:
+        """Rendered clips with their true latents, where a training learns from them."""
+        train = self.trained(name)["train"]
+        if not (train["latent_batch"] and train["truth"]):
+            return []
+        datasets = [d for d in self._training_datasets(name) if self.source(d) in COLLECTED]
+        return [str(self.dataset(d).tar(shard)) for d in datasets for shard in self.dataset(d).shard_names]
 
     def train_arguments(self, name: str) -> list[str]:
         """The arguments of a training that depend on what it has: start weights, inverter, datasets."""

@@ -10,7 +10,7 @@ STAGES: dict[str, int] = {
     "weights": 1,
     "manifest": 1,
     "split": 1,
-    "collect": 1,
+    "collect": 2,
     "align": 1,
     "measure": 1,
     "select": 1,

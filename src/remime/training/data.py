@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +35,7 @@ class Sample:
     clip: str
     identity: str
     split: str
+    time: float = 0.0  # seconds in the clip
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -94,6 +99,44 @@ class Frames:
             rows.append(self._reader("latents", sample).latents[sample.latent_row])  # type: ignore[union-attr]
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
+    def true_latents(self) -> tuple[list[int], Tensor]:
+        """The latents that rendered frames were made from, as their source stored them beside the clips.
+
+        Returns:
+            the positions of such frames, and their W+ [N,rows,512].
+
+        Raises:
+            InputError: a shard's clips cannot be read.
+        """
+        clips: dict[tuple[str, str], dict[str, list[int]]] = {}
+        for i, sample in enumerate(self.samples):
+            clips.setdefault((sample.dataset, sample.shard), {}).setdefault(sample.clip, []).append(i)
+        where, found = list[int](), [torch.zeros(0)]
+        for (dataset, shard), wanted in clips.items():
+            for clip, truth in _stored(self._datasets[dataset].tar(shard), wanted):
+                moments = [self.samples[i].time for i in wanted[clip]]
+                rows = np.abs(truth["time"][None] - np.array(moments)[:, None]).argmin(1)
+                where += wanted[clip]
+                found.append(torch.from_numpy(truth["w_plus"][rows]))
+        return where, torch.cat(found[1:] or found)
+
+
+def _stored(tar: Path, clips: Collection[str]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The truth that ``collect`` stored of some clips, as far as their source has any."""
+    if not tar.is_file():  # clips that are read in place
+        return
+    try:
+        with tarfile.open(tar) as archive:
+            for member in archive:
+                clip, stored = member.name.removesuffix(".npz"), member.name.endswith(".npz")
+                content = archive.extractfile(member) if stored and clip in clips else None
+                if content is not None:
+                    with np.load(io.BytesIO(content.read())) as truth:
+                        if "w_plus" in truth:
+                            yield clip, {name: truth[name] for name in ("time", "w_plus")}
+    except (OSError, tarfile.TarError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(tar, f"cannot be read ({error})", "delete it, and it is collected again") from None
+
 
 def selected_frames(datasets: Sequence[Dataset], split: str) -> Frames:
     """P1's training frames (``select``'s sampling) of one split, without latents.
@@ -139,6 +182,7 @@ def indexed_frames(datasets: Sequence[Dataset], inverter: str, split: str, sampl
                         r["clip"],
                         r["identity"],
                         r["split"],
+                        r["time"],
                     )
                 )
     return Frames(datasets, samples, inverter)

@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-5,
     "variant": "ours",
     "latent_batch": 0,  # further pairs per step for the latent loss, which needs no decode
+    "truth": True,  # the latent loss asks for the motion of true latents where frames were rendered from such
     "image_every": 1,  # steps between batches with image losses
     "identity": "dlib-resnet-id",
     "crop": "paper",
@@ -69,8 +70,9 @@ def _validation_pairs(frames: Frames | None) -> Pairs | None:
 class MappingTask(Task):
     """E_m and M (and G in the variant ``gen``) on pairs of frames.
 
-    The term ``latent`` is ours: the output's latent against the driving frame's cached inversion, in
-    self-reenactment. It needs no decode, and lets the ``small`` preset learn on a CPU.
+    The term ``latent`` is ours: the output's latent against the driving frame's, in self-reenactment. It
+    needs no decode, and lets the ``small`` preset learn on a CPU. Inversions lose much of lids and lips; for
+    frames that were rendered from known latents, the target's inversion plus the true change is wanted.
 
     Args:
         options: the flat options of stage ``train``; see ``DEFAULTS``. With ``init`` a model is loaded next,
@@ -125,6 +127,17 @@ class MappingTask(Task):
                 [train.latents(everything[i : i + 64]).half() for i in range(0, len(train), 64)]
             )
             self.spread = self.cached_latents[:512].float().std(0).mean().item()
+            self.lost = self._lost(train) if self.o["truth"] else None
+
+    def _lost(self, frames: Frames) -> Tensor:
+        """What inversion took from each frame's latent [N,rows,512]; zeros where nobody knows."""
+        assert self.cached_latents is not None
+        where, true = frames.true_latents()
+        lost = torch.zeros_like(self.cached_latents)
+        if where:
+            lost[where] = (true - self.cached_latents[where].float()).half()
+        print(f"true latents of {len(where)} of {len(frames)} frames", file=sys.stderr)
+        return lost
 
     @torch.no_grad()
     def _prepare(self, encoder: MeshMotionEncoder, frames: Frames) -> None:
@@ -190,6 +203,8 @@ class MappingTask(Task):
         codes = self._codes(where["s_a"])
         own = self._codes(where["t_a"]) if self.method.subtracts else None
         source, wanted = (self.cached_latents[i].to(self.device).float() for i in (target, driving))
+        if self.lost is not None:
+            wanted = wanted + (self.lost[driving].float() - self.lost[target].float()).to(self.device)
         return ((self.method(source, codes, own) - wanted) / self.spread).square().mean()
 
     def _codes(self, rows: list[int]) -> Tensor:

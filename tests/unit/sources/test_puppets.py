@@ -56,11 +56,14 @@ def test_amplitude_scales_everything(directions):
     ("name", "least"), [("yaw", 12), ("pitch", 10), ("browInnerUp", 7), ("jawOpen", 1.3)]
 )
 def test_motion_is_smooth(directions, name, least):
-    """The spread over time is several times the change from frame to frame, and that changes slowly too."""
+    """The spread over time is several times the change from frame to frame, and that changes slowly too.
+
+    Of white noise the second difference is √3 times the first; a talking jaw turns around every few frames.
+    """
     signal = motion(directions, name)
     step, turn = np.diff(signal), np.diff(signal, 2)
     assert signal.std() > least * np.sqrt((step**2).mean())
-    assert np.sqrt((turn**2).mean()) < np.sqrt((step**2).mean())
+    assert np.sqrt((turn**2).mean()) < 1.1 * np.sqrt((step**2).mean())
 
 
 @pytest.mark.parametrize("name", ["yaw", "jawOpen", "eyeBlinkLeft"])
@@ -73,17 +76,28 @@ def test_speed_is_in_seconds_not_in_frames(directions, name):
 
 
 def test_sizes_are_in_units_of_the_measured_spread(directions):
-    for name, (size, _) in puppets._SLOW.items():
-        each = np.array([motion(directions, name, seed=s, frames=2500) for s in range(30)])
-        # What moves within a clip, and where clips rest.
-        assert each.std(1).mean() == pytest.approx(size, rel=0.25)
-        assert each.mean(1).std() == pytest.approx(0.4 * size, rel=0.5)
+    """Of parameters that belong to one group only: what moves within a clip, and where clips rest."""
+    groups = {"yaw": 0, "pitch": 1, "browInnerUp": 2, "browDownLeft": 3, "mouthDimpleLeft": 4}
+    for name, number in groups.items():
+        group = puppets._SLOW[number]
+        share = group.parts[name]
+        each = np.array([motion(directions, name, seed=s, frames=2500) for s in range(40)])
+        assert each.std(1).mean() == pytest.approx(share * group.size, rel=0.25)
+        assert each.mean(1).std() == pytest.approx(share * group.rests, rel=0.4)
+        assert each.mean() == pytest.approx(share * group.rest, abs=share * group.rests / 2)
+
+
+def test_a_smile_is_more_than_the_corners_of_a_mouth(directions):
+    smile = motion(directions, "mouthSmileLeft")
+    assert np.corrcoef(smile, motion(directions, "mouthSmileRight"))[0, 1] > 0.999
+    for part in ("mouthUpperUpLeft", "eyeSquintRight"):
+        assert np.corrcoef(smile, motion(directions, part))[0, 1] > 0.4
 
 
 def test_blinks(directions):
     both = [motion(directions, f"eyeBlink{side}") for side in ("Left", "Right")]
     assert np.array_equal(*both)
-    closed = both[0] / 6
+    closed = both[0] / 7
     peaks = (
         np.flatnonzero((closed[1:-1] > closed[:-2]) & (closed[1:-1] >= closed[2:]) & (closed[1:-1] > 0.5)) + 1
     )
@@ -175,6 +189,7 @@ def test_rendered_clip_holds_its_truth(tmp_path, weights, monkeypatch, direction
     assert len(frames) == 2
     assert min(frame.std() for frame in frames) > 20
     with np.load(truth) as known:
+        assert known["time"].tolist() == [0, 1 / 25]
         assert known["w_plus"].shape == (2, 16, 512)
         assert known["motion"].shape == (2, K)
         assert tuple(known["names"]) == NAMES

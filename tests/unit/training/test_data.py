@@ -74,6 +74,39 @@ def test_frames_and_latents_belong_together(dataset, monkeypatch):
         assert torch.equal(latent, truth[i][1])
 
 
+@pytest.fixture
+def rendered(tmp_path):
+    """A dataset whose first shard was rendered, one of its clips without truth."""
+    dataset = tiny.make_dataset(tmp_path / "results" / "faces")
+    tiny.add_truth(dataset, dataset.shard_names[0], without="dee-1")
+    return dataset
+
+
+def test_true_latents_are_found_by_time(rendered):
+    """The first frames of the clips were not aligned."""
+    frames = indexed_frames([rendered], "psp", "train")
+    where, latents = frames.true_latents()
+    first = rendered.shard_names[0]
+    assert where == [i for i, s in enumerate(frames.samples) if s.shard == first]
+    assert len(where) == 9
+    for i, latent in zip(where, latents, strict=True):
+        sample = frames.samples[i]
+        number = round((sample.time - 0.5) * 25) + 2
+        assert torch.equal(latent, tiny.true_latents(sample.clip)[number])
+
+
+def test_frames_without_known_latents(dataset, rendered):
+    assert indexed_frames([dataset], "psp", "train").true_latents()[0] == []
+    assert indexed_frames([rendered], "psp", "val").true_latents()[0] == []
+
+
+def test_damaged_clips_are_named(rendered):
+    tar = rendered.tar(rendered.shard_names[0])
+    tar.write_bytes(tar.read_bytes()[:700])
+    with pytest.raises(InputError, match=rf"(?s){tar.name}.*collected again"):
+        indexed_frames([rendered], "psp", "train").true_latents()
+
+
 def test_missing_tables_are_named(tmp_path):
     with pytest.raises(InputError, match="manifest"):
         selected_frames([tiny.Dataset(tmp_path / "nothing", 1)], "train")

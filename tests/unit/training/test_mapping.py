@@ -50,8 +50,8 @@ def dataset(tmp_path_factory):
 def made(dataset):
     """``made(**options)``: a task on the dataset's train and val splits."""
 
-    def make(validation="val", **options):
-        sets = [indexed_frames([dataset], "psp", split) if split else None for split in ("train", validation)]
+    def make(validation="val", where=dataset, **options):
+        sets = [indexed_frames([where], "psp", split) if split else None for split in ("train", validation)]
         return MappingTask({**OPTIONS, **options}, tiny.generator(), sets[0], sets[1], CPU)
 
     return make
@@ -87,6 +87,33 @@ def test_latent_loss_by_hand(made):
     wanted = frames.latents(batch["latent"]["s_a"])
     expected = ((out - wanted) / task.cached_latents.float().std(0).mean()).square().mean()
     assert one_step(task)["latent"] == pytest.approx(float(expected.detach()), rel=1e-2)
+
+
+def test_rendered_frames_show_the_true_motion(tmp_path, made):
+    """The wanted latent is the target's inversion plus the change between the true latents."""
+    rendered = tiny.make_dataset(tmp_path / "results" / "faces")
+    for shard in rendered.shard_names:
+        tiny.add_truth(rendered, shard)
+    task = made(where=rendered, **LATENT)
+    frames = task.pairs.frames
+    true = {c: tiny.true_latents(c) for c in tiny.CLIPS}
+    batch = task.batch(0)["latent"]
+    driving, target = batch["s_a"], batch["t_a"]
+
+    def truth(i):
+        sample = frames.samples[i]
+        return true[sample.clip][round((sample.time - 0.5) * 25) + 2]
+
+    wanted = frames.latents(target) + torch.stack(
+        [truth(s) - truth(t) for s, t in zip(driving, target, strict=True)]
+    )
+    codes, own = (task.method.motion_encoder(frames.images(rows)) for rows in (driving, target))
+    out = task.method(frames.latents(target), codes, own)
+    expected = ((out - wanted) / task.spread).square().mean()
+    assert one_step(task)["latent"] == pytest.approx(float(expected.detach()), rel=1e-2)
+    unaware = one_step(made(where=rendered, **LATENT, truth=False))["latent"]
+    assert unaware == pytest.approx(one_step(made(**LATENT))["latent"])
+    assert unaware != pytest.approx(float(expected.detach()), rel=0.1)
 
 
 @pytest.mark.parametrize(
