@@ -495,7 +495,7 @@ class Writer:
         audio_duration: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         crf: int = 18,
-        preset: str = "veryfast",
+        preset: str = "superfast",
     ) -> None:
         if not 0 < fps <= 1000:
             raise ValueError(f"fps: {fps} is not in (0, 1000]")
