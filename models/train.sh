@@ -9,7 +9,7 @@ train() {
   local name=$1 options=$2
   shift 2
   python -m remime.stages.train --name "$name" --options "$options" --half "$@" \
-    --output "models/$name.safetensors" --card "models/$name.md" \
+    --notes "models/notes/$name.md" --output "models/$name.safetensors" --card "models/$name.md" \
     --history "results/models/$name/history.parquet" --state "results/state/train/$name"
 }
 

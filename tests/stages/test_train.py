@@ -107,12 +107,14 @@ def test_training_goes_on_from_a_model(run):
     assert (folder / "card.md").read_text().count("## Training run") == 2
 
 
-def test_without_steps_a_model_is_passed_on(run):
+def test_without_steps_a_model_is_passed_on(run, tmp_path):
     _, first = run("first", INVERTER)
     start = load_model(first / "model.safetensors")
-    model, folder = run(
-        "same", {**INVERTER, "steps": 0}, datasets=(), init=first / "model.safetensors", half=True
-    )
+    notes = tmp_path / "notes.md"
+    notes.write_text("## Known weaknesses\n\nHats.\n")
+    chosen = {"init": first / "model.safetensors", "half": True, "notes": notes}
+    model, folder = run("same", {**INVERTER, "steps": 0}, datasets=(), **chosen)
+    assert (folder / "card.md").read_text().endswith("\n\n## Known weaknesses\n\nHats.\n")
     assert all(
         torch.allclose(model.tensors[k], start.tensors[k], rtol=2e-3, atol=1e-4) for k in start.tensors
     )

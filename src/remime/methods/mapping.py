@@ -18,7 +18,6 @@ from remime.faces.mesh import BLENDSHAPES, POINTS, MeshNetwork
 from remime.methods.base import Driving, Identity, Method
 
 COMPONENTS = 48  # length of the small preset's motion code
-EDITED = 8  # rows of W+ that motion directions start from: 4² to 64²
 SIZE = 256  # height and width of the encoders' input
 
 
@@ -135,9 +134,9 @@ class DirectionMap(nn.Module):
 
     @torch.no_grad()
     def initialise(self, directions: Tensor) -> None:
-        """Start from measured directions [k, 512] of W; components beyond their number start at zero."""
-        count = min(len(directions), len(self.directions))
-        self.directions[:count, :EDITED] = directions[:count, None]
+        """Start from measured directions [k, r, 512] of the first r rows; what lies beyond starts at zero."""
+        count, rows = min(len(directions), len(self.directions)), directions.shape[1]
+        self.directions[:count, :rows] = directions[:count]
 
     def motion(self, code: Tensor) -> Tensor:
         """The motion's part [B, rows, 512] of codes [B, components]."""

@@ -79,12 +79,12 @@ class _Slow:
 _SLOW = (
     _Slow({"yaw": 1.0}, 1.0, 0.5),
     _Slow({"pitch": 1.0}, 1.4, 0.45),
-    _Slow(_RAISE, 1.5, 0.3, rests=0.6),
-    _Slow(_FROWN, 0.8, 0.3),
+    _Slow(_RAISE, 2.0, 0.3, rests=0.6),
+    _Slow(_FROWN, 1.2, 0.3),
     # Truncated faces smile, nearly all of them; people in front of a camera often do not.
-    _Slow(_SMILE, 1.1, 0.6, rest=-0.8, rests=0.8),
-    _Slow(_PUCKER, 0.9, 0.3),
-    _Slow(_GLANCE_DOWN, 1.0, 0.25),
+    _Slow(_SMILE, 1.2, 0.6, rest=-0.8, rests=0.8),
+    _Slow(_PUCKER, 1.2, 0.3),
+    _Slow(_GLANCE_DOWN, 1.5, 0.25),
 )
 
 
@@ -142,8 +142,8 @@ def trajectory(
     talking = _envelope(rng, frames, fps)
     shared = np.abs(_smooth(rng, frames, 0.07 * fps))
     for name in _TALK:
-        move({name: 1.0}, talking * (1.8 * shared + 0.5 * _smooth(rng, frames, 0.08 * fps)))
-    move(_BLINK, 7.0 * _blinks(rng, frames, fps))
+        move({name: 1.0}, talking * (2.2 * shared + 0.5 * _smooth(rng, frames, 0.08 * fps)))
+    move(_BLINK, 10.0 * _blinks(rng, frames, fps))
     for parts in _GLANCE_ASIDE:
         move(parts, 0.7 * _smooth(rng, frames, 0.25 * fps))
     return (amplitude * motion).astype(np.float32)
@@ -187,7 +187,7 @@ def latents_of(
         described["amplitude"],
     )
     w_plus = generator.broadcast(w).repeat(described["frames"], 1, 1)
-    w_plus[:, :ROWS] += torch.from_numpy(directions.offset(motion))[:, None]
+    w_plus[:, :ROWS] += torch.from_numpy(directions.offset(motion))
     return w_plus, motion
 
 

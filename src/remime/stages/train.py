@@ -132,6 +132,7 @@ def run(
     inverter: Path | None = None,
     devices: int = 1,
     half: bool = False,
+    notes: Path | None = None,
 ) -> dict[str, Any]:
     """Train and write a model; returns its description.
 
@@ -147,6 +148,7 @@ def run(
         inverter: the model whose latents the index tables hold (methods).
         devices: GPUs granted; training uses one, or the CPU where there is none.
         half: store in half precision.
+        notes: Markdown that the card ends with: what its figures do not say.
 
     Raises:
         InputError: data, init or options do not fit.
@@ -157,6 +159,7 @@ def run(
     o = {**OPTIONS, **options}
     if devices > 1:
         raise InputError("--devices", f"{devices} GPUs were asked for", "training uses one; ask for 1")
+    ending = notes.read_text(encoding="utf-8") if notes is not None else ""
     start = load_model(init, None if o["kind"] == "preview" else o["kind"]) if init is not None else None
     description = {
         "kind": o["kind"],
@@ -186,7 +189,7 @@ def run(
             tensors = factorise(tensors, o["rank"])
     save_model(output, tensors, description, half)
     write_table(history, "history", rows, model=name)
-    write_text(card, render_card(description))
+    write_text(card, render_card(description) + ending)
     shutil.rmtree(state, ignore_errors=True)
     return description
 
@@ -298,6 +301,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--init", type=Path)
     parser.add_argument("--inverter", type=Path)
     parser.add_argument("--half", action="store_true", help="store the model in half precision")
+    parser.add_argument("--notes", type=Path, help="Markdown that the card ends with")
     add_datasets(parser, required=False)
     a = parser.parse_args(argv)
     run(
@@ -312,6 +316,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         a.inverter,
         a.devices,
         a.half,
+        a.notes,
     )
 
 

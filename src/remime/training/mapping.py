@@ -105,7 +105,7 @@ class MappingTask(Task):
         self.new = not options.get("init", False)
         if isinstance(method.map, DirectionMap) and self.new:
             # The directions by which the puppets move.
-            method.map.initialise(torch.from_numpy(load_directions().basis))
+            method.map.initialise(torch.from_numpy(load_directions().steps))
         self.method = method.to(device)
         if tuned:
             # Affines, convolutions and image layers learn; mapping network and constant input do not.

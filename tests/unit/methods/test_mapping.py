@@ -68,9 +68,9 @@ def test_target_driven_by_itself_stays():
 
 def test_direction_map_starts_from_measured_directions():
     small_map = DirectionMap(ROWS + 8, components=4)
-    directions = torch.randn(3, 512)
+    directions = torch.randn(3, 8, 512)
     small_map.initialise(directions)
-    assert torch.equal(small_map.directions[:3, :8], directions[:, None].expand(-1, 8, -1))
+    assert torch.equal(small_map.directions[:3, :8], directions)
     assert not small_map.directions[3].any()
     assert not small_map.directions[:, 8:].any()
 

@@ -9,7 +9,7 @@ import torch
 from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES
 from remime.models import save_model
-from remime.sources.directions import MIN_SPREAD, POSES, fit_directions, load_directions, to_tensors
+from remime.sources.directions import MIN_SPREAD, POSES, ROWS, fit_directions, load_directions, to_tensors
 
 NAMES = (*POSES, *BLENDSHAPES)
 MOVING = ("yaw", "pitch", "jawOpen", "mouthSmileLeft", "eyeBlinkLeft")
@@ -66,12 +66,20 @@ def test_offsets_are_in_the_parameters_own_units(planted, directions):
     motion[1, directions.column("yaw")] = 6.0
     motion[1, directions.column("jawOpen")] = 0.2
     offsets = directions.offset(motion)
-    assert (offsets.shape, offsets.dtype) == ((2, 512), np.float32)
-    assert np.corrcoef(offsets[0], planted[2][0])[0, 1] > 0.99
+    assert (offsets.shape, offsets.dtype) == ((2, ROWS, 512), np.float32)
+    assert all(np.corrcoef(row, planted[2][0])[0, 1] > 0.99 for row in offsets[0])
     jaw = (
         directions.basis[directions.column("jawOpen")] * 0.2 / directions.spread[directions.column("jawOpen")]
     )
-    np.testing.assert_allclose(offsets[1], offsets[0] / 2 + jaw, atol=1e-5)
+    np.testing.assert_allclose(offsets[1, 2:], offsets[0, 2:] / 2 + jaw, atol=1e-5)
+
+
+def test_expressions_leave_coarse_rows_alone(directions):
+    """Head pose moves all rows, mouths those from the third on, eyes those from the fifth on."""
+    motion = np.diag(directions.spread)
+    moved = np.abs(directions.offset(motion)).max(2) > 0
+    for name, first in (("yaw", 0), ("jawOpen", 2), ("mouthSmileLeft", 2), ("eyeBlinkLeft", 4)):
+        assert moved[directions.column(name)].tolist() == [row >= first for row in range(ROWS)]
 
 
 def test_ridge_shrinks(planted):
