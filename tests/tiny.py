@@ -189,8 +189,11 @@ def true_latents(clip: str) -> Tensor:
     return torch.cat([w_plus[:2] + 1, moving])
 
 
-def add_truth(dataset: Dataset, shard: str, without: str = "") -> None:
-    """What ``collect`` would have stored of the clips of a shard, one of which came without its truth."""
+def add_truth(dataset: Dataset, shard: str, without: str = "", late: float = 0.0, times: bool = True) -> None:
+    """What ``collect`` would have stored of the clips of a shard, one of which came without its truth.
+
+    ``late`` shifts the stored times by seconds; without ``times`` it is as version 1 of the stage wrote it.
+    """
     dataset.tar(shard).parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(dataset.tar(shard), "w") as tar:
         for number, clip in enumerate(CLIPS):
@@ -198,8 +201,9 @@ def add_truth(dataset: Dataset, shard: str, without: str = "") -> None:
                 continue
             w_plus, truth = true_latents(clip).numpy(), io.BytesIO()
             # Aligned frames begin at 0.5 s.
-            time = 0.5 + (np.arange(len(w_plus)) - 2) / 25
-            np.savez(truth, **({} if clip == without else {"time": time, "w_plus": w_plus}), motion=time)
+            time = late + 0.5 + (np.arange(len(w_plus)) - 2) / 25
+            known = {"w_plus": w_plus} if clip != without else {}
+            np.savez(truth, **known, **({"time": time} if times else {}), motion=time)
             for suffix, content in ((".mp4", b"film"), (".npz", truth.getvalue())):
                 member = tarfile.TarInfo(clip + suffix)
                 member.size = len(content)

@@ -73,16 +73,19 @@ def test_an_inverter_needs_frames_a_method_needs_latents() -> None:
     assert not {"init", "datasets", "train"} & set(options)
 
 
-def test_true_latents_lie_beside_rendered_clips() -> None:
-    """Only those of rendered datasets, and only for a training that learns from them."""
-
-    def truth(**train: object) -> object:
-        return layout(models={"mapping": {"train": train}}).train_inputs("mapping").get("truth")
-
-    assert truth(latent_batch=8) == [f"results/puppets/clips/000{i}-of-0002.tar" for i in (0, 1)]
-    assert (
-        truth() is truth(latent_batch=8, truth=False) is truth(latent_batch=8, datasets=["samples"]) is None
-    )
+@pytest.mark.parametrize(
+    ("train", "truth"),
+    [
+        ({"latent_batch": 8}, [f"results/puppets/clips/000{i}-of-0002.tar" for i in (0, 1)]),
+        ({}, None),
+        ({"latent_batch": 8, "truth": False}, None),
+        ({"latent_batch": 8, "datasets": ["samples"]}, None),
+    ],
+)
+def test_true_latents_lie_beside_rendered_clips(train: dict[str, object], truth: object) -> None:
+    """Only a training that learns from them needs them."""
+    flow = layout(models={"mapping": {"train": train}})
+    assert flow.train_inputs("mapping").get("truth") == truth
 
 
 def test_weights_that_are_not_trained_further_need_no_data(tmp_path: Path) -> None:

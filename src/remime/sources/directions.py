@@ -2,10 +2,10 @@
 
 A ridge regression of W on what is measured on generated faces (head pose and blendshapes) gives, in closed
 form, the average change of the latent per degree or coefficient. Added to the first rows of W+, it turns
-heads and moves mouths of any identity; strong edits drift in identity, so amplitudes stay within the spread
-that was measured. Expressions leave the coarsest rows alone, which hold the head's shape and much of who
-somebody is: measured on eight faces, a smile loses a twelfth of its size by that and keeps the identity's
-cosine at 0.95 instead of 0.88, a blink a sixth and 0.85 instead of 0.65 (docs/weights.md).
+heads and moves mouths of any identity; strong edits drift in identity. Expressions leave the coarsest rows
+alone, which hold the head's shape and much of who somebody is: measured on eight faces, a smile loses a
+twelfth of its size by that and keeps the identity's cosine at 0.95 instead of 0.88, a blink a sixth and 0.85
+instead of 0.65 (docs/methods.md).
 """
 
 from __future__ import annotations

@@ -52,17 +52,16 @@ _FROWN = {**_both("browDown"), **_both("eyeSquint", 0.5)}
 _SMILE = {
     **_both("mouthSmile"),
     **_both("mouthUpperUp", 0.8),
-    **_both("mouthDimple", 0.5),
     **_both("eyeSquint", 0.5),
 }
-_PUCKER = {"mouthPucker": 1.0, "mouthFunnel": 1.0, **_both("mouthSmile", -0.5)}
+_PUCKER = {"mouthPucker": 1.0, **_both("mouthSmile", -0.5)}
 _GLANCE_DOWN = {**_both("eyeLookDown"), **_both("eyeLookUp", -1.0)}
 _GLANCE_ASIDE = (
     {"eyeLookInLeft": 1.0, "eyeLookOutRight": 1.0},
     {"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0},
 )
 _BLINK = _both("eyeBlink")
-_TALK = ("jawOpen", "mouthPucker", "mouthFunnel", *_both("mouthLowerDown"), *_both("mouthUpperUp"))
+_TALK = ("jawOpen", "mouthPucker", *_both("mouthLowerDown"), *_both("mouthUpperUp"))
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,16 @@ class _Slow:
     size: float  # standard deviation over time
     seconds: float  # smoothness
     rest: float = 0.0  # the mean of a clip, in the mean over clips
-    rests: float = 0.4  # its standard deviation over clips
+    rest_spread: float = 0.4  # its standard deviation over clips
 
 
 _SLOW = (
     _Slow({"yaw": 1.0}, 1.0, 0.5),
     _Slow({"pitch": 1.0}, 1.4, 0.45),
-    _Slow(_RAISE, 2.0, 0.3, rests=0.6),
+    _Slow(_RAISE, 2.0, 0.3, rest_spread=0.6),
     _Slow(_FROWN, 1.2, 0.3),
     # Truncated faces smile, nearly all of them; people in front of a camera often do not.
-    _Slow(_SMILE, 1.2, 0.6, rest=-0.8, rests=0.8),
+    _Slow(_SMILE, 1.2, 0.6, rest=-0.8, rest_spread=0.8),
     _Slow(_PUCKER, 1.2, 0.3),
     _Slow(_GLANCE_DOWN, 1.5, 0.25),
 )
@@ -118,7 +117,7 @@ def clips(name: str, options: dict[str, Any], table: Path | None) -> list[Clip]:
 def trajectory(
     directions: Directions, frames: int, fps: float, seed: int, amplitude: float = 1.0
 ) -> NDArray[np.float32]:
-    """A motion [frames, k] around neutral, in the parameters' own units (degrees, coefficients).
+    """A motion [frames, k] around the identity's own face, in degrees and coefficients.
 
     Args:
         directions: names and spread of the parameters.
@@ -137,7 +136,7 @@ def trajectory(
                 motion[:, column] += share * signal * directions.spread[column]
 
     for group in _SLOW:
-        rest = group.rest + group.rests * rng.standard_normal()
+        rest = group.rest + group.rest_spread * rng.standard_normal()
         move(group.parts, rest + group.size * _smooth(rng, frames, group.seconds * fps))
     talking = _envelope(rng, frames, fps)
     shared = np.abs(_smooth(rng, frames, 0.07 * fps))

@@ -159,6 +159,8 @@ def run(
     o = {**OPTIONS, **options}
     if devices > 1:
         raise InputError("--devices", f"{devices} GPUs were asked for", "training uses one; ask for 1")
+    if notes is not None and not notes.is_file():
+        raise InputError("--notes", f"{notes} is not a file", "name Markdown, or leave it off")
     ending = notes.read_text(encoding="utf-8") if notes is not None else ""
     start = load_model(init, None if o["kind"] == "preview" else o["kind"]) if init is not None else None
     description = {
@@ -242,11 +244,13 @@ def _train(
 
 
 def _data(dataset: Dataset, o: Mapping[str, Any]) -> list[str]:
-    """What a resumed run must find unchanged: the tables that say which frames it learns from."""
+    """What a resumed run must find unchanged: which frames it learns from, and what is known of them."""
     if o["kind"] == "inverter":
         tables = [dataset.manifest, *map(dataset.selected, dataset.shard_names)]
     else:
         tables = [dataset.index(o["inverter"])]
+        if o.get("latent_batch") and o.get("truth", True):
+            tables += [tar for tar in map(dataset.tar, dataset.shard_names) if tar.is_file()]
     return [sha256(table) for table in tables]
 
 

@@ -127,17 +127,19 @@ class MappingTask(Task):
                 [train.latents(everything[i : i + 64]).half() for i in range(0, len(train), 64)]
             )
             self.spread = self.cached_latents[:512].float().std(0).mean().item()
-            self.lost = self._lost(train) if self.o["truth"] else None
+            self.true_minus_inverted = self._true_minus_inverted(train) if self.o["truth"] else None
 
-    def _lost(self, frames: Frames) -> Tensor:
-        """What inversion took from each frame's latent [N,rows,512]; zeros where nobody knows."""
+    def _true_minus_inverted(self, frames: Frames) -> Tensor | None:
+        """What inversion took from the latents [N,rows,512], zeros where nobody knows; None if nowhere."""
         assert self.cached_latents is not None
-        where, true = frames.true_latents()
-        lost = torch.zeros_like(self.cached_latents)
-        if where:
-            lost[where] = (true - self.cached_latents[where].float()).half()
-        print(f"true latents of {len(where)} of {len(frames)} frames", file=sys.stderr)
-        return lost
+        difference, known = None, 0
+        for where, true in frames.true_latents():
+            if difference is None:
+                difference = torch.zeros_like(self.cached_latents)
+            difference[where] = (true - self.cached_latents[where].float()).half()
+            known += len(where)
+        print(f"the true latents of {known} of {len(frames)} frames are known", file=sys.stderr)
+        return difference
 
     @torch.no_grad()
     def _prepare(self, encoder: MeshMotionEncoder, frames: Frames) -> None:
@@ -203,8 +205,8 @@ class MappingTask(Task):
         codes = self._codes(where["s_a"])
         own = self._codes(where["t_a"]) if self.method.subtracts else None
         source, wanted = (self.cached_latents[i].to(self.device).float() for i in (target, driving))
-        if self.lost is not None:
-            wanted = wanted + (self.lost[driving].float() - self.lost[target].float()).to(self.device)
+        if (lost := self.true_minus_inverted) is not None:
+            wanted = wanted + (lost[driving].float() - lost[target].float()).to(self.device)
         return ((self.method(source, codes, own) - wanted) / self.spread).square().mean()
 
     def _codes(self, rows: list[int]) -> Tensor:

@@ -13,7 +13,7 @@ from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES
 from remime.shards import split_of
 from remime.sources import puppets
-from remime.sources.directions import ROWS, Directions
+from remime.sources.directions import ROWS, Directions, load_directions
 from tests import tiny
 
 NAMES = ("yaw", "pitch", *BLENDSHAPES[1:])
@@ -77,14 +77,21 @@ def test_speed_is_in_seconds_not_in_frames(directions, name):
 
 def test_sizes_are_in_units_of_the_measured_spread(directions):
     """Of parameters that belong to one group only: what moves within a clip, and where clips rest."""
-    groups = {"yaw": 0, "pitch": 1, "browInnerUp": 2, "browDownLeft": 3, "mouthDimpleLeft": 4}
+    groups = {"yaw": 0, "pitch": 1, "browInnerUp": 2, "browDownLeft": 3}
     for name, number in groups.items():
         group = puppets._SLOW[number]
         share = group.parts[name]
         each = np.array([motion(directions, name, seed=s, frames=2500) for s in range(40)])
         assert each.std(1).mean() == pytest.approx(share * group.size, rel=0.25)
-        assert each.mean(1).std() == pytest.approx(share * group.rests, rel=0.4)
-        assert each.mean() == pytest.approx(share * group.rest, abs=share * group.rests / 2)
+        assert each.mean(1).std() == pytest.approx(share * group.rest_spread, rel=0.4)
+        assert each.mean() == pytest.approx(share * group.rest, abs=share * group.rest_spread / 2)
+
+
+def test_every_part_has_a_direction():
+    """A part that only one side of the face had would pull all faces askew."""
+    groups = [group.parts for group in puppets._SLOW]
+    parts = set().union(*groups, puppets._BLINK, puppets._TALK, *puppets._GLANCE_ASIDE)
+    assert parts <= set(load_directions().names)
 
 
 def test_a_smile_is_more_than_the_corners_of_a_mouth(directions):

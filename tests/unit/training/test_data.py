@@ -16,6 +16,8 @@ from remime.training import data
 from remime.training.data import Frames, Pairs, Sample, indexed_frames, selected_frames, to_image, to_tensor
 from tests import tiny
 
+EMPTY_TAR = bytes(10240)
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
@@ -37,6 +39,21 @@ def test_images_survive_the_way_to_tensors_and_back():
     assert tensor[0, 1, 0, 3] == pytest.approx((255 - 3) / 127.5 - 1)
     assert np.array_equal(to_image(tensor)[0], image)
     assert to_image(torch.tensor([-7.0, 9.0, 0.0]).view(3, 1, 1)).tolist() == [[[0, 255, 128]]]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_images_are_rounded_and_clamped(kind, last):
+    source = torch.Generator().manual_seed(0)
+    tensor = (1.5 * torch.randn(2, 3, 5, 7, generator=source)).to(kind)
+    tensor[0, 0, 0, :3] = torch.tensor([torch.inf, -torch.inf, 1e30])
+    if last:
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
+    expected = np.rint((np.clip(tensor.double().numpy(), -1, 1) + 1) * 127.5).transpose(0, 2, 3, 1)
+    assert to_image(tensor).dtype == np.uint8
+    assert np.abs(to_image(tensor).astype(int) - expected).max() <= 1
+    assert (to_image(tensor) != expected).mean() < 0.01
+    assert to_image(tensor[:0]).shape == (0, 5, 7, 3)
 
 
 def test_selected_frames(dataset):
@@ -76,35 +93,65 @@ def test_frames_and_latents_belong_together(dataset, monkeypatch):
 
 @pytest.fixture
 def rendered(tmp_path):
-    """A dataset whose first shard was rendered, one of its clips without truth."""
-    dataset = tiny.make_dataset(tmp_path / "results" / "faces")
-    tiny.add_truth(dataset, dataset.shard_names[0], without="dee-1")
-    return dataset
+    """``rendered(shard, ...)``: the training frames of a dataset of which one shard was rendered."""
+
+    def make(shard, split="train", **how):
+        dataset = tiny.make_dataset(tmp_path / "results" / "faces")
+        tiny.add_truth(dataset, dataset.shard_names[shard], **how)
+        return indexed_frames([dataset], "psp", split), dataset.tar(dataset.shard_names[shard])
+
+    return make
 
 
-def test_true_latents_are_found_by_time(rendered):
+@pytest.mark.parametrize(("shard", "clips"), [(0, {"ann-1", "bob-1"}), (1, {"ann-2"})])
+def test_true_latents_are_found_by_time(rendered, shard, clips):
     """The first frames of the clips were not aligned."""
-    frames = indexed_frames([rendered], "psp", "train")
-    where, latents = frames.true_latents()
-    first = rendered.shard_names[0]
-    assert where == [i for i, s in enumerate(frames.samples) if s.shard == first]
-    assert len(where) == 9
-    for i, latent in zip(where, latents, strict=True):
+    frames, tar = rendered(shard)
+    for other in set(tar.parent.parent.glob("aligned/*.h5")) - {
+        tar.parent.parent / "aligned" / f"{tar.stem}.h5"
+    }:
+        tar.with_name(f"{other.stem}.tar").write_bytes(EMPTY_TAR)
+    found = {
+        i: latent
+        for where, latents in frames.true_latents()
+        for i, latent in zip(where, latents, strict=True)
+    }
+    assert {frames.samples[i].clip for i in found} == clips
+    assert sorted(found) == [i for i, s in enumerate(frames.samples) if s.clip in clips]
+    for i, latent in found.items():
         sample = frames.samples[i]
         number = round((sample.time - 0.5) * 25) + 2
         assert torch.equal(latent, tiny.true_latents(sample.clip)[number])
 
 
-def test_frames_without_known_latents(dataset, rendered):
-    assert indexed_frames([dataset], "psp", "train").true_latents()[0] == []
-    assert indexed_frames([rendered], "psp", "val").true_latents()[0] == []
+def test_clips_without_truth(dataset, rendered):
+    assert list(indexed_frames([dataset], "psp", "train").true_latents()) == []
+    frames, tar = rendered(1, "val", without="cid-1")
+    tar.with_name("0000-of-0002.tar").write_bytes(EMPTY_TAR)
+    assert list(frames.true_latents()) == []
 
 
-def test_damaged_clips_are_named(rendered):
-    tar = rendered.tar(rendered.shard_names[0])
-    tar.write_bytes(tar.read_bytes()[:700])
+def test_truth_that_cannot_be_used_is_named(rendered):
+    frames, tar = rendered(0)
+    whole = tar.read_bytes()
+    tar.with_name("0001-of-0002.tar").write_bytes(EMPTY_TAR)
+    for cut in (700, 1700):  # within a video, within a truth
+        tar.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=rf"(?s){tar.name}.*collected again"):
+            list(frames.true_latents())
+    tar.unlink()
     with pytest.raises(InputError, match=rf"(?s){tar.name}.*collected again"):
-        indexed_frames([rendered], "psp", "train").true_latents()
+        list(frames.true_latents())
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [({"late": 0.02}, "other times"), ({"times": False}, "time is not")]
+)
+def test_truth_of_other_frames_is_refused(rendered, how, said):
+    """Of other times, or written before times were stored."""
+    frames, tar = rendered(0, **how)
+    with pytest.raises(InputError, match=rf"(?s){tar.name}.*{said}"):
+        list(frames.true_latents())
 
 
 def test_missing_tables_are_named(tmp_path):
