@@ -43,9 +43,11 @@ def test_a_source_is_told_its_own_keys_and_the_seed() -> None:
     flow = layout(seed=7)
     assert flow.source_options("samples") == {"kinds": ["video", "image"], "clips": []}
     told = flow.source_options("puppets")
-    assert (told["seed"], told["generator"], told["frames"]) == (7, "mobile-ffhq", 48)
+    assert (told["generator"], told["frames"]) == ("mobile-ffhq", 48)
     assert not {"source", "shards", "align", "select"} & set(told)
-    assert layout(datasets={"puppets": {"seed": 3}}).source_options("puppets")["seed"] == 3
+    assert told["seed"] == flow.config["datasets"]["puppets"]["seed"]
+    unsaid = layout(seed=7, datasets={"puppets": {"seed": None}})
+    assert unsaid.source_options("puppets")["seed"] == 7
 
 
 def test_only_collected_sources_have_a_tar() -> None:

@@ -1,10 +1,11 @@
-"""Work ahead in a thread, a bounded number of items."""
+"""Work beside the main thread: items made ahead, and work left behind, both bounded."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -82,3 +83,33 @@ class Ahead(Generic[T]):
                 return
             except queue.Full:
                 continue
+
+
+class Behind:
+    """Work that goes on in a thread while the main thread does something else, one piece after the other.
+
+    A context manager: leaving it waits for what has begun. An error in the thread is raised by the next call.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "behind")
+        self._begun: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Begin a piece of work once the one before has ended."""
+        self.wait()
+        self._begun = self._pool.submit(work)
+
+    def wait(self) -> None:
+        """Wait for the piece that has begun."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.result()

@@ -6,8 +6,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -309,16 +310,21 @@ class _Film:
             latents: of the driving frames with a face, if the method needs them.
             driving: what is known of the whole clip.
         """
-        from remime.cli.ahead import Ahead
+        from remime.cli.ahead import Ahead, Behind
         from remime.progress import Progress
         from remime.video import Writer
 
         waiting: deque[Moment] = deque()
+        made: list[tuple[Moment, Image]] = []
         end = 0.0
 
         def images(moments: Iterator[Moment]) -> Iterator[Image]:
             nonlocal end
             for moment in moments:
+                if made:
+                    # The next batch is asked for: while it comes, the last one is encoded.
+                    behind.begin(partial(self._write, writer, made.copy(), progress))
+                    made.clear()
                 end = moment.time
                 if moment.image is not None:
                     waiting.append(moment)
@@ -326,7 +332,7 @@ class _Film:
 
         path, start = self.request.driving, time.perf_counter()
         with (
-            Ahead(faces, AHEAD) as moments,
+            Ahead(faces, AHEAD) if self._spare_core() else nullcontext(faces) as moments,
             Progress(faces.expected, "reenact", "frames") as progress,
             Writer(
                 self.request.output,
@@ -335,10 +341,12 @@ class _Film:
                 audio_from=self._sound(faces),
                 metadata=self._note(),
             ) as writer,
+            Behind() as behind,
         ):
-            stream = self.engine.reenactor.frames(identity, images(moments), latents, driving)
-            for result in stream:
-                self._write(writer, waiting.popleft(), result, progress)
+            for result in self.engine.reenactor.frames(identity, images(moments), latents, driving):
+                made.append((waiting.popleft(), result))
+            behind.wait()
+            self._write(writer, made, progress)
             if not writer.count:
                 raise InputError(
                     path, "no face was found when it was read again", "do not change it meanwhile"
@@ -348,14 +356,28 @@ class _Film:
             progress.update(faces.found + faces.missing - progress.count)
         return Made(writer.count, faces.missing, time.perf_counter() - start)
 
-    def _write(self, writer: Writer, moment: Moment, result: Image, progress: Progress) -> None:
-        picture = self._panels(moment, result) if self.request.side_by_side else result
-        if not writer.count:
-            # What comes before the first face shows the first good frame.
-            writer.write(picture, 0.0)
-        writer.write(picture, moment.time)
-        self._last = picture
-        progress.update(moment.index + 1 - progress.count)
+    @staticmethod
+    def _spare_core() -> bool:
+        """Whether faces can be found beside the networks without taking a core from them.
+
+        Threads that share one image wait for each other: a millisecond that one of two gives to somebody else
+        costs both. So without a spare core everything else is done between two batches, at once.
+        """
+        import torch
+
+        from remime.runtime import cores
+
+        return torch.cuda.is_available() or cores() > torch.get_num_threads()
+
+    def _write(self, writer: Writer, made: list[tuple[Moment, Image]], progress: Progress) -> None:
+        for moment, result in made:
+            picture = self._panels(moment, result) if self.request.side_by_side else result
+            if not writer.count:
+                # What comes before the first face shows the first good frame.
+                writer.write(picture, 0.0)
+            writer.write(picture, moment.time)
+            self._last = picture
+            progress.update(moment.index + 1 - progress.count)
 
     def _sound(self, faces: Faces) -> Path | None:
         return self.request.driving if faces.info.has_audio else None

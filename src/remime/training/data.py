@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -50,13 +49,8 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def to_image(tensor: Tensor) -> np.ndarray:
     """Float [..., 3, H, W] in [-1, 1] (clamped) to uint8 [..., H, W, 3]."""
-    if tensor.is_cuda or not tensor.numel():
-        scaled = tensor.detach().float().clamp(-1, 1).add_(1).mul_(127.5).round_().byte()
-        return np.ascontiguousarray(scaled.movedim(-3, -1).cpu().numpy())
-    values = tensor.detach().float().clamp(-1, 1).movedim(-3, -1).numpy()
-    rows = np.ascontiguousarray(values).reshape(-1, *values.shape[-2:])
-    # Scales and rounds in one pass; with torch it takes four, 3 ms more of a core at 1024².
-    return cv2.addWeighted(rows, 127.5, rows, 0.0, 127.5, dtype=cv2.CV_8U).reshape(values.shape)
+    scaled = tensor.detach().float().clamp(-1, 1).add_(1).mul_(127.5).round_().byte()
+    return np.ascontiguousarray(scaled.movedim(-3, -1).cpu().numpy())
 
 
 class Frames:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from remime.cli.ahead import Ahead
+from remime.cli.ahead import Ahead, Behind
 
 
 def test_all_items_come_in_order():
@@ -57,3 +57,30 @@ def test_leaving_early_stops_the_thread_and_closes_the_items_in_it():
         next(ahead)
     assert not ahead._thread.is_alive()
     assert closed_in == [ahead._thread]
+
+
+def test_work_behind_comes_one_after_the_other():
+    done, free = [], threading.Event()
+
+    def slow():
+        free.wait(5)
+        done.append("first")
+
+    with Behind() as behind:
+        behind.begin(slow)
+        assert done == []
+        free.set()
+        behind.begin(lambda: done.append("second"))
+        behind.wait()
+        assert done == ["first", "second"]
+        behind.wait()
+
+
+def test_an_error_behind_is_raised_by_the_next_call():
+    with Behind() as behind:
+        behind.begin(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            behind.begin(print)
+        behind.begin(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            behind.wait()

@@ -198,7 +198,7 @@ class FakeEngine:
     reenactor = FakeReenactor()
 
 
-def film(tmp_path, monkeypatch, found, **changes):
+def film(tmp_path, monkeypatch, found, spare=True, **changes):
     """The numbers on the frames of a film whose driving video has faces in ``found`` of its 10 frames."""
     from remime.cli.faces import Faces, Moment
 
@@ -216,6 +216,7 @@ def film(tmp_path, monkeypatch, found, **changes):
     meta = {"generator": "g"}
     files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta)
     faces = Stub(driving, aligned=True)
+    monkeypatch.setattr(reenact._Film, "_spare_core", lambda self: spare)
     made = reenact._Film(request, files, FakeEngine(), clips.portrait()).make(faces, None, None, None)
     return made, request.output
 
@@ -229,8 +230,10 @@ def film(tmp_path, monkeypatch, found, **changes):
         ([0], [0] * 10),
     ],
 )
-def test_frames_without_a_face_repeat_their_neighbour(tmp_path, monkeypatch, found, numbers):
-    made, output = film(tmp_path, monkeypatch, found)
+@pytest.mark.parametrize("spare", [True, False])
+def test_frames_without_a_face_repeat_their_neighbour(tmp_path, monkeypatch, found, numbers, spare):
+    """Whether faces are found beside the networks or between two batches."""
+    made, output = film(tmp_path, monkeypatch, found, spare)
     assert [clips.read_number(frame.image) for frame in video.read(output)] == numbers
     assert (made.frames, made.faceless) == (10, 10 - len(found))
     info = video.probe(output)
