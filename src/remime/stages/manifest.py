@@ -6,7 +6,6 @@ import csv
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from remime.stages import entry, stage_parser
 from remime.tables import SCHEMAS, write_table
 
 SPLITS = ("train", "val", "test")
-_SHOWN = 5
+_SHOWN = 3
 
 
 def check(name: str, clips: Sequence[Clip]) -> None:
@@ -50,19 +49,20 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as handle,
     ):
         writer = csv.writer(handle, dialect="excel-tab", lineterminator="\n")
-        writer.writerow(field.name for field in fields(Problem))
-        writer.writerows(map(astuple, problems))
+        writer.writerow(("kind", "where", "what"))
+        writer.writerows((problem.kind, problem.where, problem.what) for problem in problems)
 
 
 def log_problems(name: str, problems: Sequence[Problem], path: Path) -> None:
-    """Say how many problems of each kind there are, and the first few."""
-    if not problems:
-        return
-    counts = Counter(problem.kind for problem in problems)
-    listed = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    logging.warning("%s: %s; all in %s, the first:", name, listed, path)
-    for problem in problems[:_SHOWN]:
-        logging.warning("  %s: %s: %s", problem.kind, problem.where, problem.what)
+    """Say how many problems of each kind there are, and the first few of each."""
+    counts = Counter[str]()
+    for problem in problems:
+        counts[problem.kind] += 1
+        if counts[problem.kind] <= _SHOWN:
+            logging.warning("%s: %s: %s: %s", name, problem.kind, problem.where, problem.what)
+    if counts:
+        listed = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+        logging.warning("%s: %s; all of them in %s", name, listed, path)
 
 
 def run(
@@ -83,10 +83,10 @@ def run(
     """
     found = load_source(source).clips(name, dict(options), table)
     unusable = found.problems if isinstance(found, Listing) else []
+    write_problems(problems, unusable)
     log_problems(name, unusable, problems)
     clips = sorted(found, key=lambda clip: clip.clip)
     check(name, clips)
-    write_problems(problems, unusable)
     write_table(output, "manifest", _columns(clips), source=source, options=dict(options))
     return clips
 
