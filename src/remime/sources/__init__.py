@@ -78,7 +78,7 @@ class Clip:
         return cls(**{**row, "box": tuple(row["box"] or ())})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something in a dataset's metadata or among its files that could not be used.
 

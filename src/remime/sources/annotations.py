@@ -24,10 +24,11 @@ from remime.sources import VIDEO_SUFFIXES, Clip, Listing, Problem
 from remime.sources.folder import is_text
 
 YOUTUBE_ID = "[A-Za-z0-9_-]{11}"
-_NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{0,15})?")
+# A plain decimal number; what else ``float`` takes (``nan``, ``1e3``, ``1_0``) stands in no published file.
+NUMBER = r"[+-]?[0-9]{1,15}(?:\.[0-9]{0,15})?"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """What the name of a file tells about its clip.
 
@@ -42,7 +43,7 @@ class Name:
     identity: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """One clip as a dataset's metadata describes it.
 
@@ -64,8 +65,8 @@ class Annotation:
 
 
 def number(text: str) -> float:
-    """A plain decimal number; ValueError for all else, also for what ``float`` takes (``nan``, ``1_0``)."""
-    if not _NUMBER.fullmatch(text):
+    """A plain decimal number; ValueError for all else."""
+    if not re.fullmatch(NUMBER, text):
         raise ValueError(f"{text[:40]!r} is not a number")
     return float(text)
 

@@ -71,14 +71,14 @@ class TestUtterances:
     @pytest.mark.parametrize(
         ("row", "what"),
         [
-            ("004302 \t257 \t059 \t160", "4 values instead of frame, x, y, width, height"),
-            ("004302 \t257 \t059 \t160 \t160 \t1", "6 values"),
-            ("frame \t257 \t059 \t160 \t160", "'frame' is not a whole number"),
-            ("-1 \t257 \t059 \t160 \t160", "'-1' is not a whole number"),
-            ("004302 \tnan \t059 \t160 \t160", "'nan' is not a number"),
-            ("004302 \t1e400 \t059 \t160 \t160", "'1e400' is not a number"),
+            ("004302 \t257 \t059 \t160", "'004302 \\t257 \\t059 \\t160' is not frame, x, y, width, height"),
+            ("004302 \t257 \t059 \t160 \t160 \t1", "is not frame, x, y, width, height in plain numbers"),
+            ("frame \t257 \t059 \t160 \t160", "is not frame"),
+            ("-1 \t257 \t059 \t160 \t160", "is not frame"),
+            ("004302 \tnan \t059 \t160 \t160", "is not frame"),
+            ("004302 \t1e400 \t059 \t160 \t160", "is not frame"),
             ("004302 \t257 \t059 \t0 \t160", "encloses nothing"),
-            ("\u0664 \t257 \t059 \t160 \t160", "is not a whole number"),
+            ("\u0664 \t257 \t059 \t160 \t160", "is not frame"),
         ],
     )
     def test_a_malformed_row_is_told_with_its_line(self, tmp_path: Path, row: str, what: str) -> None:
