@@ -50,7 +50,8 @@ def test_what_could_not_be_used_is_counted_and_listed(
     with problems.open(newline="") as handle:
         rows = list(csv.DictReader(handle, dialect="excel-tab"))
     assert {row["kind"] for row in rows} == {"unknown_name"}
-    assert sorted(row["where"] for row in rows) == sorted(["a\tb.mp4", *names[3:]])
+    where = [str(tmp_path / "clips" / name) for name in ("a\tb.mp4", *names[3:])]
+    assert sorted(row["where"] for row in rows) == sorted(where)
     assert f"celebv: 10 unknown_name; all of them in {problems}" in caplog.text
     assert caplog.text.count("is none of YOUTUBEID_N.mp4") == 3
 

@@ -159,7 +159,7 @@ def test_a_published_dataset_is_planned_from_its_files(tmp_path: Path) -> None:
     lists = [path.read_text() for path in (tmp_path / "results/hdtf/shards").rglob("clips.tsv")]
     assert sum(text.count("\nRadio") for text in lists) == 3
     problems = (tmp_path / "results/hdtf/manifest.problems.tsv").read_text()
-    assert "unknown_name\tRadio12.mp4" in problems
+    assert "unknown_name\tclips/Radio12.mp4" in problems
     plan = project.plan()
     assert (plan["align"], "collect" in plan, "manifest" in plan) == (2, False, False)
     add_clip(tmp_path, "Radio13_0.mp4")

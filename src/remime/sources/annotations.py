@@ -117,8 +117,7 @@ def local_clips(
     """The clips of a published dataset whose files are on a disk, read in place.
 
     Files are cut clips already: no times and no boxes are applied to them. Where there is metadata, a clip
-        has to
-    be in it, which makes a published list of clips a choice of files; the metadata's identity counts.
+    has to be in it, which makes a published list of clips a choice of files; the metadata's identity counts.
 
     Args:
         options: ``path`` (the folder), ``metadata`` (only for messages), ``terms`` and ``seed``.
@@ -161,9 +160,9 @@ def _find(
         if relative.suffix.lower() not in VIDEO_SUFFIXES:
             others[relative.suffix.lower() or "no suffix"] += 1
         elif (name := identify(PurePath(path))) is None or not is_text(path):
-            problems.append(Problem("unknown_name", str(relative), f"is none of {layouts}"))
+            problems.append(Problem("unknown_name", path, f"is none of {layouts}"))
         elif name.clip in found:
-            problems.append(Problem("repeated", str(relative), f"is the clip of {found[name.clip].path}"))
+            problems.append(Problem("repeated", path, f"is the clip of {found[name.clip].path}"))
         else:
             found[name.clip] = _clip(path, name, options)
     if not found:
