@@ -108,20 +108,28 @@ def tree_files(folder: str | Path) -> Iterator[str]:
 
 
 def tree_digest(folder: str | Path) -> str:
-    """A digest of the names, sizes and modification times of all files of a tree.
+    """A digest of the names, sizes and modification times of all files of a tree, or of one file.
 
     It is how the workflow notices that somebody added, changed or removed a clip. A missing folder has the
     digest of an empty one; saying what is wrong with it is the source's business.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for path, stat in sorted(_walk(os.fspath(folder), ())):
-        digest.update(os.fsencode(f"{path}\0{file_stamp(stat)}\0"))
+    # Stamps are smaller than what they are made of, which counts with a million files.
+    for path, stamp in sorted((path, file_stamp(stat)) for path, stat in _files(os.fspath(folder))):
+        digest.update(os.fsencode(f"{path}\0{stamp}\0"))
     return digest.hexdigest()
 
 
 def file_stamp(stat: os.stat_result) -> str:
     """Changes when a file is replaced or written to: its size and modification time."""
     return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def _files(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    if Path(path).is_file():
+        yield path, Path(path).stat()
+    else:
+        yield from _walk(path, ())
 
 
 def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
@@ -180,7 +188,7 @@ class Layout:
     def listing(self, dataset: str) -> str:
         """Changes when the files that a dataset is read from do; empty for sources of fixed content."""
         entry = self.config["datasets"][dataset]
-        return tree_digest(entry["path"]) if entry["source"] == "folder" else ""
+        return " ".join(tree_digest(entry[key]) for key in ("path", "metadata") if entry.get(key))
 
     def source_tables(self, dataset: str) -> list[str]:
         """The tables that a dataset's source reads."""

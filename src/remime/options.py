@@ -204,12 +204,15 @@ def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
                     "`make train-models`, or set null and train.steps"
                 )
     for name, entry in config["datasets"].items():
-        if entry["source"] != "folder":
-            continue
-        if not (base / entry["path"]).is_dir():
+        if "path" in entry and not (base / entry["path"]).is_dir():
             yield f"datasets.{name}.path: {entry['path']!r} is not a folder; name one with videos or images"
-        if entry["table"] and not (base / entry["table"]).is_file():
+        if entry.get("table") and not (base / entry["table"]).is_file():
             yield f"datasets.{name}.table: {entry['table']!r} is not a file; name a CSV file, or set null"
+        if entry.get("metadata") and not (base / entry["metadata"]).exists():
+            yield (
+                f"datasets.{name}.metadata: {entry['metadata']!r} is not there; name the metadata of "
+                f"{entry['source']} (docs/datasets.md), or set null to take every file"
+            )
 
 
 def _licence(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -50,6 +50,36 @@ def test_a_source_is_told_its_own_keys_and_the_seed() -> None:
     assert unsaid.source_options("puppets")["seed"] == 7
 
 
+def test_a_published_dataset_on_this_disk_is_read_in_place(tmp_path: Path) -> None:
+    clips, metadata = tmp_path / "clips", tmp_path / "info.json"
+    clips.mkdir()
+    metadata.touch()
+    paths = {"path": str(clips), "metadata": str(metadata)}
+    flow = layout(seed=7, datasets={"real": {"source": "celebv_hq", **paths}})
+    assert flow.collected("real", "0000-of-0001") == {}
+    assert (flow.source_tables("real"), flow.manifest_arguments("real")) == ([], [])
+    told = flow.source_options("real")
+    assert told | paths == told
+    assert (told["seed"], told["mode"]) == (7, "local")
+    assert "non-commercial" in told["terms"]
+    assert set(told) == {"mode", "path", "metadata", "terms", "seed"}
+
+
+def test_the_listing_of_a_published_dataset_has_files_and_metadata(tmp_path: Path) -> None:
+    clips, metadata = tmp_path / "clips", tmp_path / "info.json"
+    clips.mkdir()
+    metadata.touch()
+    entry = {"source": "celebv_hq", "path": str(clips), "metadata": str(metadata)}
+    seen = [layout(datasets={"real": entry}).listing("real")]
+    (clips / "a.mp4").write_bytes(b"a")
+    seen.append(layout(datasets={"real": entry}).listing("real"))
+    metadata.write_text("{}")
+    seen.append(layout(datasets={"real": entry}).listing("real"))
+    seen.append(layout(datasets={"real": entry | {"metadata": str(clips)}}).listing("real"))
+    assert len(set(seen)) == 4
+    assert layout(datasets={"real": entry | {"metadata": None}}).listing("real") == tree_digest(clips)
+
+
 def test_only_collected_sources_have_a_tar() -> None:
     flow = layout()
     assert flow.collected("samples", "0000-of-0001") == {}

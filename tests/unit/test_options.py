@@ -129,7 +129,7 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
         ({"datasets": {"samples": {"shards": 0}}}, "datasets.samples.shards: 0 is out of range"),
         ({"datasets": {"samples": {"path": "x"}}}, "datasets.samples.path: unknown key"),
         ({"datasets": {"new": {"source": "foldre"}}}, "datasets.new.source: 'foldre' is not known"),
-        ({"datasets": {"new": {}}}, "datasets.new.source: is missing; allowed: folder, puppets, samples"),
+        ({"datasets": {"new": {}}}, "datasets.new.source: is missing; allowed: celebv_hq, folder, hdtf, pup"),
         (
             {"datasets": {"new": {"source": "folder"}}},
             "datasets.new.path: is missing; it is text: The folder.",
@@ -166,6 +166,27 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
         (
             {"datasets": {"new": {"source": "folder", "path": "no"}}},
             "datasets.new.path: 'no' is not a folder",
+        ),
+        ({"datasets": {"new": {"source": "voxceleb"}}}, "did you mean 'voxceleb"),
+        (
+            {"datasets": {"new": {"source": "hdtf"}}},
+            "datasets.new.path: is missing; it is text: The folder with the clips",
+        ),
+        (
+            {"datasets": {"new": {"source": "hdtf", "path": "models", "mode": "download"}}},
+            "datasets.new.mode: 'download' is not known; allowed: local",
+        ),
+        (
+            {"datasets": {"new": {"source": "voxceleb2", "path": "no"}}},
+            "datasets.new.path: 'no' is not a folder",
+        ),
+        (
+            {"datasets": {"new": {"source": "hdtf", "path": "models", "metadata": "no"}}},
+            "datasets.new.metadata: 'no' is not there; name the metadata of hdtf",
+        ),
+        (
+            {"datasets": {"new": {"source": "hdtf", "path": "models", "table": "x.csv"}}},
+            "datasets.new.table: unknown key",
         ),
         ({"datasets": None}, "datasets: None is null; allowed: a mapping of keys"),
         ({"datasets": {"samples": 3}}, "datasets.samples: 3 is a whole number; allowed: a mapping of keys"),

@@ -144,6 +144,28 @@ def test_many_shards_need_few_jobs(tmp_path: Path) -> None:
     assert sum(plan.values()) < 4.1 * 1024
 
 
+def test_a_published_dataset_is_planned_from_its_files(tmp_path: Path) -> None:
+    """Its files are read in place: nothing is collected, and a new file makes the manifest anew."""
+    for name in ("Radio11_0.mp4", "Radio11_1.mp4", "Radio12_0.mp4", "Radio12.mp4"):
+        add_clip(tmp_path, name)
+    metadata = tmp_path / "HDTF_dataset"
+    metadata.mkdir()
+    (metadata / "RD_annotion_time.txt").write_text(
+        "Radio11.mp4 00:30-01:00 01:30-02:30\nRadio12.mp4 00:10-00:20\n"
+    )
+    entry = {"source": "hdtf", "path": "clips", "metadata": "HDTF_dataset", "shards": 2}
+    project = Project(tmp_path, small_config(hdtf=entry))
+    project.snakemake("--quiet", "all", "--", "shards")
+    lists = [path.read_text() for path in (tmp_path / "results/hdtf/shards").rglob("clips.tsv")]
+    assert sum(text.count("\nRadio") for text in lists) == 3
+    problems = (tmp_path / "results/hdtf/manifest.problems.tsv").read_text()
+    assert "unknown_name\tclips/Radio12.mp4" in problems
+    plan = project.plan()
+    assert (plan["align"], "collect" in plan, "manifest" in plan) == (2, False, False)
+    add_clip(tmp_path, "Radio13_0.mp4")
+    assert project.plan()["manifest"] == 1
+
+
 def test_a_wrong_configuration_is_reported_without_a_traceback(tmp_path: Path) -> None:
     project = Project(tmp_path, {"seed": "one", "aling": {}, **folder_config()})
     add_clip(tmp_path, "a/clip.mp4")

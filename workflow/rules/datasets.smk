@@ -8,6 +8,7 @@ rule manifest:
         tables=lambda w: flow.source_tables(w.dataset),
     output:
         manifest="results/{dataset}/manifest.parquet",
+        problems="results/{dataset}/manifest.problems.tsv",
     log:
         "results/logs/manifest/{dataset}.log",
     conda:
@@ -24,7 +25,8 @@ rule manifest:
         version=STAGES["manifest"],
     shell:
         "python -m remime.stages.manifest --source {params.source} --dataset {wildcards.dataset}"
-        " {params.arguments:q} --output {output.manifest} --options {params.options:q} 2>&1 | tee -i {log}"
+        " {params.arguments:q} --output {output.manifest} --problems {output.problems}"
+        " --options {params.options:q} 2>&1 | tee -i {log}"
 
 
 # One job writes the lists of all shards of a dataset, and how many there are differs between datasets.

@@ -78,13 +78,47 @@ class Clip:
         return cls(**{**row, "box": tuple(row["box"] or ())})
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a dataset's metadata or among its files that could not be used.
+
+    Args:
+        kind: ``malformed`` (a line or entry that cannot be read), ``incomplete`` (an entry that is used
+            although something is missing), ``no_file`` (metadata without a file), ``no_metadata`` (a file
+            without metadata), ``unknown_name`` (a video whose name is none of the dataset's) or ``repeated``.
+        where: the file, with its line or entry.
+        what: what is wrong, with the value that was found.
+    """
+
+    kind: str
+    where: str
+    what: str
+
+
+class Listing(list[Clip]):
+    """The clips of a dataset, and what could not be used of its metadata and files.
+
+    Args:
+        clips: the clips.
+        problems: one for each line, entry or file at fault, in the order in which they were met.
+    """
+
+    def __init__(self, clips: Iterable[Clip] = (), problems: Iterable[Problem] = ()) -> None:
+        super().__init__(clips)
+        self.problems = list(problems)
+
+
 class Source(Protocol):
     """What a module of this package offers."""
 
     COLLECTED: bool
 
     def clips(self, name: str, options: dict[str, Any], table: Path | None) -> list[Clip]:
-        """All clips of the dataset ``name``; InputError when there are none."""
+        """All clips of the dataset ``name``, a :class:`Listing` where some may be unusable.
+
+        Raises:
+            InputError: there are none.
+        """
 
     def collector(self, options: dict[str, Any]) -> Callable[[Clip, Path], list[Path]]:
         """A function that writes a clip's files into a folder (first the video); only when COLLECTED."""

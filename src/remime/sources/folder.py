@@ -64,7 +64,7 @@ def find_files(root: Path, suffixes: Sequence[str] = ()) -> list[str]:
             continue
         if Path(relative).suffix.lower() not in allowed:
             others[Path(relative).suffix.lower() or "no suffix"] += 1
-        elif not _is_text(relative):
+        elif not is_text(relative):
             _LOG.warning("left out: %r: its name is not UTF-8; rename it", os.fsencode(relative))
         else:
             found.append(relative)
@@ -74,7 +74,8 @@ def find_files(root: Path, suffixes: Sequence[str] = ()) -> list[str]:
     return sorted(found)
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8; others cannot stand in a table."""
     try:
         name.encode()
     except UnicodeEncodeError:
