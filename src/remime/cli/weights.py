@@ -139,7 +139,7 @@ def import_(
         ),
     ] = None,
 ) -> None:
-    """Convert a checkpoint of your own; what it is is told from its contents, and nothing in it is executed."""
+    """Convert a checkpoint of your own; its contents tell what it is, and nothing in it is executed."""
     from remime.weights.importing import import_file
 
     done = import_file(file, name, kind)

@@ -1,4 +1,4 @@
-"""What a foreign checkpoint is, told from its contents: names and shapes of its tensors, never its file name."""
+"""What a foreign checkpoint is, told from the names and shapes of its tensors, never from its file name."""
 
 from __future__ import annotations
 
@@ -110,8 +110,9 @@ PSP_FAMILY = {
 """Kinds by the ``encoder_type`` of their ``opts``."""
 
 ALLOWED = (
-    "allowed: StyleGAN2 (rosinality .pt, NVIDIA .pkl), pSp, e4e and ReStyle .pt, model_ir_se50.pth, Hopenet .pkl, "
-    "BiSeNet 79999_iter.pth, deca_model.tar, FLAME generic_model.pkl, LPIPS heads .pth, dlib .dat, .onnx"
+    "allowed: StyleGAN2 (rosinality .pt, NVIDIA .pkl), pSp, e4e and ReStyle .pt, model_ir_se50.pth, "
+    "Hopenet .pkl, BiSeNet 79999_iter.pth, deca_model.tar, FLAME generic_model.pkl, LPIPS heads .pth, "
+    "dlib .dat, .onnx"
 )
 
 _FLAME: dict[str, Shape] = {

@@ -3,13 +3,13 @@
 Those are rosinality's names. NVIDIA's parameters are the same numbers in other shapes, because both
 multiply a stored weight of unit variance by 1/√inputs while the network runs; what differs:
 
-* NVIDIA's ToRGB scales its styles by 1/√inputs, rosinality's its weight. Nothing is rescaled for that: the image
-  of W+ is the same, only the style vectors of ToRGB (StyleSpace) are √inputs times NVIDIA's.
+* NVIDIA's ToRGB scales its styles by 1/√inputs, rosinality's its weight. Nothing is rescaled for that: the
+  image of W+ is the same, only the style vectors of ToRGB (StyleSpace) are √inputs times NVIDIA's.
 * rosinality stores the low-pass filter with the gain 4 of upsampling, NVIDIA without.
 * In TensorFlow the axes are height × width × in × out, the kernels of upsampling convolutions are turned by
   180°, and the bias of an affine layer is stored without its initial 1.
-* The mean of W is ``latent_avg`` beside ``g_ema``, ``mapping.w_avg`` or ``dlatent_avg``. Where a file has none it is
-  estimated once and stored, so that truncation never depends on a run.
+* The mean of W is ``latent_avg`` beside ``g_ema``, ``mapping.w_avg`` or ``dlatent_avg``. Where a file has
+  none it is estimated once and stored, so that truncation never depends on a run.
 * Noise buffers are part of the network: without them another image comes out. Where a file has none (old
   training runs of rosinality's), they are drawn once with a fixed seed and stored.
 
@@ -56,11 +56,11 @@ def complete(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]
     """Check a generator in rosinality's layout and add what it may lack.
 
     Args:
-        state: its state dict; ``latent_avg`` or ``mean_latent`` ([512] or [rows, 512]) is optional, as are the
-            noise buffers if all are absent.
+        state: its state dict; ``latent_avg`` or ``mean_latent`` ([512] or [rows, 512]) is optional, as are
+            the noise buffers if all are absent.
 
     Returns:
-        The full state dict of ``StyleGAN2`` in float32 with ``mean_latent`` [512], and notes on what was added.
+        The full state dict of ``StyleGAN2`` in float32 with ``mean_latent`` [512]; notes on what was added.
 
     Raises:
         ValueError: names or shapes do not form a generator, or it filters in another way.
@@ -120,7 +120,7 @@ def _numbers(tensors: Mapping[str, Tensor], prefix: str) -> list[int]:
 
 
 def from_rosinality(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """A checkpoint of rosinality's training or converter: ``g_ema`` and ``latent_avg``, or the state alone."""
+    """A checkpoint of rosinality's training or converter: ``g_ema``, ``latent_avg``; or the state alone."""
     state = content.get("g_ema", content)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError("g_ema is no state dict")
@@ -165,7 +165,7 @@ def _finish(renamed: dict[str, Tensor], notes: list[str]) -> tuple[dict[str, Ten
 
 def _check_settings(generator: Any) -> list[str]:
     """Refuse what our network does not compute; notes on what it leaves out."""
-    notes = []
+    notes: list[str] = []
     top = unpickle.attributes(generator)
     if top.get("c_dim"):
         raise ValueError(f"it is a conditional generator (c_dim {top['c_dim']!r}), which is not supported")

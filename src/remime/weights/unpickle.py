@@ -1,9 +1,9 @@
 """Foreign pickles as inert data: nothing that a file names is imported, called or executed.
 
 Two readers. ``read_torch`` is for what ``torch.save`` wrote (zip and legacy form): torch's own restricted
-loader, with stand-ins for the few harmless classes that training options contain. ``read_pickle`` is for plain
-pickles (NVIDIA's networks, FLAME): it walks through the opcodes and keeps every object as a ``Record`` of its
-name, arguments and state, so not even an allowed name leads to foreign code. Pickled source text (NVIDIA's
+loader, with stand-ins for the few harmless classes that training options contain. ``read_pickle`` is for
+plain pickles (NVIDIA's networks, FLAME): it walks through the opcodes and keeps every object as a ``Record``
+of its name, arguments and state, so not even an allowed name leads to foreign code. Pickled source (NVIDIA's
 ``torch_utils.persistence``) and pickles within pickles (``torch.storage._load_from_bytes``) stay what they
 are, bytes; the views below (``tensor``, ``array``, ``module_tensors``) read numbers out of records.
 
@@ -18,6 +18,7 @@ import math
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -229,6 +230,14 @@ def _list_of(machine: _Machine) -> list[Any]:
     return target
 
 
+def _forget(machine: _Machine, _argument: Any) -> None:
+    machine.pop()
+
+
+def _forget_to_mark(machine: _Machine, _argument: Any) -> None:
+    machine.pop_mark()
+
+
 def _set_items(machine: _Machine, _argument: Any) -> None:
     for key, value in _dictionary(machine.pop_mark()).items():
         _set_item(machine.stack[-1], key, value)
@@ -294,8 +303,8 @@ def _build(machine: _Machine, _argument: Any) -> None:
 
 _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
-    "POP": lambda machine, _: machine.stack.pop() and None,
-    "POP_MARK": lambda machine, _: machine.pop_mark() and None,
+    "POP": _forget,
+    "POP_MARK": _forget_to_mark,
     "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
     "LIST": lambda machine, _: machine.stack.append(machine.pop_mark()),
     "FROZENSET": lambda machine, _: machine.stack.append(machine.pop_mark()),
@@ -368,16 +377,18 @@ def tensor(record: Any) -> Tensor:
 
 
 def _storage(data: Any) -> Tensor:
-    """All numbers [n] of a storage that was pickled as bytes, which are a file of ``torch.save`` themselves."""
-    if not isinstance(data, bytes):
+    """All numbers [n] of a storage that was pickled as bytes, themselves a file of ``torch.save``."""
+    if not isinstance(data, bytes) or not data.startswith(LEGACY):
         raise pickle.UnpicklingError("it holds a tensor without data")
     storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if not isinstance(storage, torch.storage.TypedStorage):
         raise pickle.UnpicklingError("it holds a tensor whose data is none")
-    untyped = storage.untyped()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the class of old files is deprecated
+        untyped = storage.untyped()
     if untyped.nbytes() > len(data):
         raise pickle.UnpicklingError("a tensor claims more numbers than there are")
-    return torch.empty(0, dtype=storage.dtype).set_(untyped)  # type: ignore[call-overload]
+    return torch.empty(0, dtype=storage.dtype).set_(untyped)
 
 
 def _sizes(value: Any) -> tuple[int, ...]:
@@ -416,7 +427,7 @@ def modules(record: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]
 
 def module_tensors(record: Any) -> dict[str, Tensor]:
     """The parameters and buffers of a pickled ``nn.Module`` under the names of its state dict."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for prefix, inside in modules(record):
         held = {**(inside.get("_parameters") or {}), **(inside.get("_buffers") or {})}
         found |= {f"{prefix}{key}": tensor(value) for key, value in held.items() if value is not None}
