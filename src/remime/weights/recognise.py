@@ -420,7 +420,8 @@ def _flame(content: Mapping[str, Any]) -> Recognised:
 
 def _numbers(value: np.ndarray) -> Tensor:
     kind = np.float32 if value.dtype.kind == "f" else np.int64
-    return torch.from_numpy(np.array(value, kind, order="C"))
+    with np.errstate(over="ignore"):  # beyond float32: infinite
+        return torch.from_numpy(np.array(value, kind, order="C"))
 
 
 def _dense(name: str, value: Any) -> np.ndarray:

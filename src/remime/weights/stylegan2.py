@@ -307,4 +307,5 @@ def _from_variable(name: str, value: np.ndarray) -> dict[str, Tensor]:
 
 
 def _float(value: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(value, np.float32, order="C"))
+    with np.errstate(over="ignore"):  # beyond float32: infinite
+        return torch.from_numpy(np.array(value, np.float32, order="C"))

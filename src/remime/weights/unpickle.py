@@ -332,14 +332,19 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def array(record: Any) -> np.ndarray:
-    """The numpy array that a record stands for.
+    """The numpy array that a record stands for; a numpy scalar is an array without axes.
 
     Raises:
         pickle.UnpicklingError: it is something else, or an array of objects.
     """
-    if not isinstance(record, Record) or not record.name.endswith("multiarray._reconstruct"):
+    shape: Any = ()
+    fortran: Any = False
+    if isinstance(record, Record) and record.name.endswith("multiarray.scalar"):
+        dtype, data = record.args
+    elif isinstance(record, Record) and record.name.endswith("multiarray._reconstruct"):
+        _version, shape, dtype, fortran, data = record.state
+    else:
         raise pickle.UnpicklingError(f"it holds {_describe(record)} in place of an array")
-    _version, shape, dtype, fortran, data = record.state
     if isinstance(data, str):  # written by Python 2
         data = data.encode("latin1")
     if not isinstance(data, bytes):
@@ -489,7 +494,8 @@ def read_torch(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         _check_zip(path)
     try:
-        with torch.serialization.safe_globals(_STAND_INS):
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's protocol and the classes of old files
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise pickle.UnpicklingError(_refused(str(error))) from None

