@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "stylegan2",
             "generator",
-            "generator: {name} in the configuration; remime.generators.load_generator({name!r})",
+            "remime.generators.load_generator({name!r})",
             {"input.input": (1, None, 4, 4), "conv1.conv.weight": (1, None, None, 3, 3)},
             unique=False,
         ),

@@ -385,7 +385,7 @@ def _storage(data: Any) -> Tensor:
     """All numbers [n] of a storage that was pickled as bytes, themselves a file of ``torch.save``."""
     if not isinstance(data, bytes) or not data.startswith(LEGACY):
         raise pickle.UnpicklingError("it holds a tensor without data")
-    storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    storage = _load(io.BytesIO(data))
     if not isinstance(storage, torch.storage.TypedStorage):
         raise pickle.UnpicklingError("it holds a tensor whose data is none")
     with warnings.catch_warnings():
@@ -494,13 +494,18 @@ def read_torch(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         _check_zip(path)
     try:
-        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle's protocol and the classes of old files
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_STAND_INS):
+            content = _load(path)
     except pickle.UnpicklingError as error:
         raise pickle.UnpicklingError(_refused(str(error))) from None
     _check_size(content, path.stat().st_size)
     return content
+
+
+def _load(source: Path | BinaryIO) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the pickle's protocol and the classes of old files
+        return torch.load(source, map_location="cpu", weights_only=True)
 
 
 def _check_zip(path: Path) -> None:

@@ -159,7 +159,6 @@ class TestStyleGAN2:
 class TestEncoders:
     """Full-size encoders above a generator at 8²: 250 to 400 MB each."""
 
-    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("kind", "encoder_type", "legacy"),
         [

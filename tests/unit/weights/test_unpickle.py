@@ -207,6 +207,12 @@ def test_tensors_that_claim_more_than_the_file_has(tmp_path, legacy):
         assert path.stat().st_size < 10_000
         with pytest.raises(pickle.UnpicklingError, match="fewer numbers"):
             unpickle.read_torch(path)
+    # torch makes the data larger where a shape asks for it.
+    data = official.bytes_of({"a": torch.zeros(1000)}, legacy=True)
+    before, size = data.split(b"M\xe8\x03", 1)
+    path.write_bytes(before + b"M\xe8\x03" + size.replace(b"M\xe8\x03", b"J\xff\xff\xff\x0f"))
+    with pytest.raises(pickle.UnpicklingError, match="more bytes than the file"):
+        unpickle.read_torch(path)
     read = unpickle.read_pickle(pickle.dumps({"a": torch.zeros(1).expand(1 << 40)}))
     with pytest.raises(pickle.UnpicklingError, match="has only 1 numbers"):
         unpickle.tensor(read["a"])
