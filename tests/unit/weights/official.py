@@ -37,7 +37,7 @@ def nvidia_generator(
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=source)
 
-    widths = {4: width, 8: width, 16: width - 1, 32: width - 2}
+    widths = {4: width, 8: width, 16: width - 1}
     p: dict[str, Tensor] = {}
     for i in range(layers):
         p[f"mapping.fc{i}.weight"] = 100 * normal(512, 512)
@@ -46,7 +46,7 @@ def nvidia_generator(
     p["synthesis.b4.const"] = normal(widths[4], 4, 4)
     size = 4
     while size <= resolution:
-        outputs, inputs = widths[size], widths[max(size // 2, 4)]
+        outputs, inputs = widths.get(size, width - 2), widths.get(max(size // 2, 4), width - 2)
         block = f"synthesis.b{size}"
         p[f"{block}.resample_filter"] = FILTER.clone()
         for layer, channels in (("conv0", inputs), ("conv1", outputs)):
