@@ -115,6 +115,16 @@ def inspect_all(names: Sequence[str] | None, deep: bool) -> list[Found]:
     ]
 
 
+def mend(names: Sequence[str]) -> list[str]:
+    """The commands that make weights usable again."""
+    from remime import weights
+
+    known = weights.read_registry()
+    rows = [name for name in names if name in known]
+    commands = [f"remime weights fetch {' '.join(rows)}"] if rows else []
+    return commands + [f"remime weights import FILE --name {name}" for name in names if name not in known]
+
+
 @app.command("fetch")
 def fetch(
     names: _Names = None,
@@ -179,12 +189,6 @@ def verify(names: _Names = None) -> None:
         typer.echo(f"{each.name}: {each.state}" + ("" if each.state == "verified" else f" ({each.detail})"))
     bad = [each.name for each in found if each.state != "verified"]
     if bad:
-        from remime import weights
-
-        known = weights.read_registry()
-        fetched, own = ([n for n in bad if (n in known) == wanted] for wanted in (True, False))
-        fixes = [f"remime weights fetch {' '.join(fetched)}"] if fetched else []
-        fixes += [f"remime weights import FILE --name {name}" for name in own]
-        raise RemimeError(f"not usable: {', '.join(bad)}\n  run: " + "\n  run: ".join(fixes))
+        raise RemimeError(f"not usable: {', '.join(bad)}\n  run: " + "\n  run: ".join(mend(bad)))
     if not found:
         print("no weights are there yet; run: remime weights fetch", file=sys.stderr)

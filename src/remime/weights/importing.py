@@ -131,7 +131,8 @@ def imported(directory: str | Path | None = None) -> dict[str, dict[str, Any]]:
             meta = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(meta, dict) and meta.get("converter") == "import" and meta.get("name") == path.stem:
+        whole = isinstance(meta, dict) and {"name", "role", "kind", "terms", "sha256"} <= meta.keys()
+        if whole and meta.get("converter") == "import" and meta["name"] == path.stem:
             found[path.stem] = meta
     return found
 

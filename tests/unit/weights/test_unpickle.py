@@ -223,7 +223,7 @@ def test_a_shape_beyond_its_data(tmp_path):
                 head, middle, tail = data.split(b"M\xe8\x03")
                 data = head + b"M\xe8\x03" + middle + b"J\xff\xff\xff\x0f" + tail
             new.writestr(entry.filename, data)
-    with pytest.raises((pickle.UnpicklingError, RuntimeError), match="resize|more bytes than the file"):
+    with pytest.raises((pickle.UnpicklingError, RuntimeError), match=r"resize|more bytes than the file"):
         unpickle.read_torch(path)
 
 
