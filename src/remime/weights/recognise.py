@@ -196,7 +196,7 @@ def _recognise(path: Path, kind: str | None) -> Recognised:
     if not head:
         raise InputError(path, "is empty", _AGAIN)
     for magic, told in _FOREIGN:
-        if head.startswith(magic):
+        if head.lstrip().startswith(magic):
             raise InputError(path, told, ALLOWED)
     if head.startswith((b"PK\x03\x04", unpickle.LEGACY)):
         return _from_torch(path, kind)

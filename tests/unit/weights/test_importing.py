@@ -382,6 +382,20 @@ def test_onnx(tmp_path, folder, opset):
     close(found, expected)
 
 
+def test_onnx_does_not_read_other_files(tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_bytes(bytes(16))
+    stored = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+    stored.external_data.add(key="location", value="secret")
+    node = onnx.helper.make_node("Add", ["x", "w"], ["out"])
+    values = [onnx.helper.make_tensor_value_info(name, 1, ["batch", 4]) for name in ("x", "out")]
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:], [stored])
+    (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph, ir_version=6).SerializeToString())
+    with pytest.raises(InputError, match="the numbers of w lie in another file"):
+        recognise(tmp_path / "a.onnx")
+
+
 @pytest.mark.weights
 def test_dlib(tmp_path, folder, monkeypatch, weights):
     with monkeypatch.context() as original:
@@ -459,6 +473,7 @@ class TestDamaged:
         [
             (b"", "is empty"),
             (b"<!DOCTYPE html><html>Google Drive - Quota exceeded</html>", "web page"),
+            (b"\n\n<html>", "web page"),
             (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
             (b"BZh91AY", "bzip2"),
             (b"\x89HDF\r\n", "HDF5"),
