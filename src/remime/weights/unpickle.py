@@ -110,11 +110,20 @@ def read_pickle(data: bytes | BinaryIO) -> Any:
         ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError: damaged.
     """
     machine = _Machine()
-    for opcode, argument, _position in pickletools.genops(data):
-        if opcode.name == "STOP":
-            return machine.pop()
-        machine.step(opcode.name, argument)
-    raise ValueError("the pickle ends early")
+    for name, argument in _opcodes(data):
+        if name == "STOP":
+            break
+        machine.step(name, argument)
+    return machine.pop()
+
+
+def _opcodes(data: bytes | BinaryIO) -> Iterator[tuple[str, Any]]:
+    """The opcodes with their arguments; STOP is the last one."""
+    try:
+        for opcode, argument, _position in pickletools.genops(data):
+            yield opcode.name, argument
+    except ValueError as error:
+        raise pickle.UnpicklingError(f"it is damaged or cut off ({error})") from None
 
 
 class _Machine:

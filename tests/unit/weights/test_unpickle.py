@@ -260,5 +260,5 @@ def test_a_stream_is_read_to_the_end_of_the_pickle():
     stream = io.BytesIO(pickle.dumps([1]) + pickle.dumps([2]))
     assert unpickle.read_pickle(stream) == [1]
     assert unpickle.read_pickle(stream) == [2]
-    with pytest.raises(ValueError, match="pickle exhausted"):
+    with pytest.raises(pickle.UnpicklingError, match="damaged or cut off"):
         unpickle.read_pickle(stream)
