@@ -139,7 +139,7 @@ def _said(*arguments: str) -> str:
 
 def _weights(report: Report) -> None:
     from remime import weights as store
-    from remime.cli.weights import inspect_all
+    from remime.cli.weights import inspect_all, mend
 
     found = inspect_all(None, deep=True)
     report.facts["weights"] = {
@@ -148,9 +148,7 @@ def _weights(report: Report) -> None:
     }
     bad = [each for each in found if each.state == "damaged" or (each.state == "missing" and each.used_by)]
     for each in bad:
-        report.problem(
-            f"weights {each.name}: {each.state} ({each.detail})", f"remime weights fetch {each.name}"
-        )
+        report.problem(f"weights {each.name}: {each.state} ({each.detail})", *mend([each.name]))
 
 
 def _models(report: Report) -> None:

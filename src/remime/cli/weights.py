@@ -1,8 +1,9 @@
-"""``remime weights``: fetch, list and verify pretrained networks."""
+"""``remime weights``: fetch, import, list and verify pretrained networks."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from remime.weights import Entry
 
 app = typer.Typer(
-    help="Fetch, list and verify pretrained networks.", no_args_is_help=True, rich_markup_mode=None
+    help="Fetch, import, list and verify pretrained networks.", no_args_is_help=True, rich_markup_mode=None
 )
 
 _Names = Annotated[
@@ -49,14 +50,15 @@ class Found:
     package_terms: str
 
 
-def _chosen(names: Sequence[str] | None, default: Sequence[str]) -> list[Entry]:
+def _chosen(names: Sequence[str] | None, default: Sequence[str], own: Sequence[str] = ()) -> list[Entry]:
+    """The named rows of the table; ``own`` are names that are known, but no rows."""
     from remime import weights
 
     known = weights.read_registry()
-    unknown = [name for name in names or () if name not in known]
+    unknown = [name for name in names or () if name not in known and name not in own]
     if unknown:
         raise InputError("NAME", f"no weights are called {', '.join(unknown)}", f"known: {', '.join(known)}")
-    return [known[name] for name in dict.fromkeys(names or default)]
+    return [known[name] for name in dict.fromkeys(names or default) if name in known]
 
 
 def inspect(entry: Entry, folder: Path, deep: bool) -> Found:
@@ -87,12 +89,40 @@ def inspect(entry: Entry, folder: Path, deep: bool) -> Found:
     )
 
 
+def inspect_imported(name: str, folder: Path, deep: bool) -> Found:
+    """``inspect`` for a checkpoint that the user brought."""
+    from remime.weights import importing
+
+    state, detail = "verified" if deep else "present", str(folder / f"{name}.safetensors")
+    try:
+        meta = importing.verify_imported(name, folder) if deep else importing.imported(folder)[name]
+    except WeightsError as error:
+        meta, state, detail = importing.imported(folder)[name], "damaged", str(error).partition("\n")[0]
+    terms = meta["terms"]
+    return Found(name, meta["role"], state, detail, [], terms["class"], terms["weights"], terms["package"])
+
+
 def inspect_all(names: Sequence[str] | None, deep: bool) -> list[Found]:
-    """``inspect`` for the named networks, or for all."""
+    """``inspect`` for the named networks, or for all of the table and all that were imported."""
     from remime import weights
+    from remime.weights.importing import imported
 
     folder = weights.weights_dir()
-    return [inspect(entry, folder, deep) for entry in _chosen(names, list(weights.read_registry()))]
+    own = [name for name in imported(folder) if not names or name in names]
+    rows = _chosen(names, list(weights.read_registry()), own)
+    return [inspect(entry, folder, deep) for entry in rows] + [
+        inspect_imported(name, folder, deep) for name in own
+    ]
+
+
+def mend(names: Sequence[str]) -> list[str]:
+    """The commands that make weights usable again."""
+    from remime import weights
+
+    known = weights.read_registry()
+    rows = [name for name in names if name in known]
+    commands = [f"remime weights fetch {' '.join(rows)}"] if rows else []
+    return commands + [f"remime weights import FILE --name {name}" for name in names if name not in known]
 
 
 @app.command("fetch")
@@ -104,6 +134,34 @@ def fetch(
     entries = _chosen(names, networks.defaults())
     for path in networks.ensure_all([entry.name for entry in entries], licence):
         typer.echo(path)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A published checkpoint.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Option("--name", help="What to call it; else made of its kind and its file's name.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind", help="psp, e4e, restyle-psp or restyle-e4e, where the file itself does not tell."
+        ),
+    ] = None,
+) -> None:
+    """Convert a checkpoint of your own; its contents tell what it is, and nothing in it is executed."""
+    from remime.weights.importing import import_file
+
+    done = import_file(file, name, kind)
+    shapes = done.meta["shapes"].values()
+    typer.echo(f"{file.name}: {done.kind.name} ({done.kind.role})")
+    typer.echo(f"  tensors: {len(shapes)}, with {sum(math.prod(shape) for shape in shapes):,} numbers")
+    typer.echo(f"  name: {done.name}")
+    typer.echo(f"  file: {done.path}")
+    typer.echo(f"  use: {done.use}")
+    for note in done.meta["notes"]:
+        typer.echo(f"  note: {note}")
+    typer.echo(f"  terms: {done.meta['terms']['weights']}")
 
 
 @app.command("list")
@@ -131,6 +189,6 @@ def verify(names: _Names = None) -> None:
         typer.echo(f"{each.name}: {each.state}" + ("" if each.state == "verified" else f" ({each.detail})"))
     bad = [each.name for each in found if each.state != "verified"]
     if bad:
-        raise RemimeError(f"not usable: {', '.join(bad)}\n  run: remime weights fetch {' '.join(bad)}")
+        raise RemimeError(f"not usable: {', '.join(bad)}\n  run: " + "\n  run: ".join(mend(bad)))
     if not found:
         print("no weights are there yet; run: remime weights fetch", file=sys.stderr)

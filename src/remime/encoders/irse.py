@@ -107,6 +107,17 @@ class ArcFace(nn.Module):
         return F.normalize(self.output_layer(self.body(self.input_layer(images))))
 
 
+def load_arcface(name: str = "ir-se50") -> ArcFace:
+    """The identity network from a ``model_ir_se50`` that ``remime weights import`` took in.
+
+    Raises:
+        WeightsError: there is nothing of that name, or it is another network.
+    """
+    from remime import weights
+
+    return ArcFace.from_tensors(weights.load(name).tensors)
+
+
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     """Load a state dict that must fit exactly, except for batch-norm counters, which old files lack.
 

@@ -167,6 +167,25 @@ def load_published(kind: str, tensors: Mapping[str, Tensor], steps: int = 5) -> 
     return SinglePass(encoder, average), generator
 
 
+def load_imported(name: str, steps: int = 5) -> tuple[nn.Module, StyleGAN2]:
+    """An inverter and its generator from a checkpoint that ``remime weights import`` took in.
+
+    Args:
+        name: what it was called there.
+        steps: ReStyle's refinements.
+
+    Raises:
+        WeightsError: there is nothing of that name, or it is no inverter.
+    """
+    from remime import weights
+
+    held = weights.load(name)
+    kind = held.meta.get("kind")
+    if kind not in PUBLISHED:
+        raise WeightsError(f"weights {name!r} are {kind or 'no inverter'}\n  needed: {', '.join(PUBLISHED)}")
+    return load_published(kind, held.tensors, steps)
+
+
 def fit(images: Tensor, size: int) -> Tensor:
     """Square images [B, C, H, H] at size²: box-averaged when larger, bilinear when smaller."""
     if images.ndim != 4 or images.shape[2] != images.shape[3]:

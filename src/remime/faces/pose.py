@@ -111,7 +111,11 @@ def _read_hopenet(path: Path) -> dict[str, Tensor]:
 
 
 def _load_hopenet(path: Path) -> Hopenet:
-    network, state = Hopenet(), _read_hopenet(path)
+    return _hopenet(_read_hopenet(path), str(path))
+
+
+def _hopenet(state: dict[str, Tensor], path: str) -> Hopenet:
+    network = Hopenet()
     expected = {n: t.shape for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked")}
     problems = [f"{n} is missing" for n in expected if n not in state]
     problems += [f"{n} is unknown" for n in state if n not in network.state_dict()]
@@ -128,12 +132,23 @@ def _load_hopenet(path: Path) -> Hopenet:
     return network
 
 
+def _imported(name: str | Path) -> dict[str, Tensor] | None:
+    """The tensors of imported weights, if this is the name of any and no file."""
+    from remime import weights
+    from remime.weights.importing import imported
+
+    if Path(name).is_file() or str(name) not in imported():
+        return None
+    return weights.load(str(name)).tensors
+
+
 def load_pose(name: str = "hopenet-lite", path: str | Path | None = None) -> PoseNetwork:
     """A pose network.
 
     Args:
         name: ``hopenet-lite`` (converted weights) or ``hopenet`` (a file that the user brings).
-        path: for ``hopenet``, the published state dict, e.g. ``hopenet_robust_alpha1.pkl``.
+        path: for ``hopenet``, the published state dict, e.g. ``hopenet_robust_alpha1.pkl``, or the name under
+            which ``remime weights import`` took it in.
 
     Raises:
         InputError: there is no such network, or ``hopenet`` without its file.
@@ -141,8 +156,14 @@ def load_pose(name: str = "hopenet-lite", path: str | Path | None = None) -> Pos
     """
     if name == "hopenet":
         if path is None:
-            raise InputError("hopenet", "its weights come with no package", "give the path of the .pkl file")
-        return PoseNetwork(name, _load_hopenet(Path(path)), HOPENET)
+            raise InputError(
+                "hopenet",
+                "its weights come with no package",
+                "give the path of the .pkl file, or the name under which it was imported",
+            )
+        held = _imported(path)
+        network = _load_hopenet(Path(path)) if held is None else _hopenet(held, f"weights {path!r}")
+        return PoseNetwork(name, network, HOPENET)
     if name != "hopenet-lite":
         raise InputError("pose network", f"unknown name {name!r}", f"allowed: {', '.join(NETWORKS)}")
     from remime import weights

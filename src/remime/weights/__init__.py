@@ -1,8 +1,8 @@
 """Pretrained files: fetch, verify, convert. The only place that meets foreign formats.
 
 ``ensure(name)`` gets a network of ``workflow/weights.tsv`` and converts it once; ``load(name)`` gives its
-tensors and metadata. Nothing else in the project reads a foreign weight file, but for dlib itself
-(``original("dlib-landmarks-68")``).
+tensors and metadata. ``remime.weights.importing`` takes in checkpoints that a user brings. Nothing else in
+the project reads a foreign weight file, but for dlib itself (``original("dlib-landmarks-68")``).
 """
 
 from remime.weights.fetch import UnavailableError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from remime.files import atomic, sha256, write_text
 from remime.versions import STAGES, __version__
 from remime.weights.convert import convert, converter_version
 from remime.weights.fetch import fetch, original_path
-from remime.weights.registry import Entry, check_licence, find_entry
+from remime.weights.registry import Entry, check_licence, find_entry, read_registry
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def _directory(directory: str | Path | None) -> Path:
 
 
 def _mend(name: str, directory: Path) -> str:
+    if name not in read_registry():
+        return f"remime weights import FILE --name {name}"
     return f"python -m remime.stages.weights --name {name} --output {directory}"
 
 
@@ -93,13 +96,7 @@ def is_current(entry: Entry, directory: Path) -> bool:
 
 def _write(entry: Entry, directory: Path, files: dict[str, Path], sources: dict[str, str]) -> None:
     tensors, extra = convert(entry.converter, files)
-    path, description = _paths(entry.name, directory)
-    with atomic(path) as temporary:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-        temporary.chmod(0o644)  # safetensors makes files that only their owner may read
-        converted = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
     meta = {
-        "name": entry.name,
         "role": entry.role,
         "version": entry.version,
         "sha256": {member.file: member.sha256 for member in entry.members},
@@ -112,14 +109,35 @@ def _write(entry: Entry, directory: Path, files: dict[str, Path], sources: dict[
         },
         "converter": entry.converter,
         "converter_version": converter_version(entry.converter),
+    }
+    if clash := set(meta) & set(extra):
+        raise ValueError(f"converter {entry.converter}: its metadata repeats {sorted(clash)}")
+    write(entry.name, directory, tensors, meta | extra)
+
+
+def write(name: str, directory: Path, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Path:
+    """Store converted weights and their description; the safetensors file.
+
+    Args:
+        name: under which ``load`` finds them.
+        directory: the folder of weights.
+        tensors: the parameters by name.
+        meta: where they come from; name, versions, shapes and the sha256 of the result are added.
+    """
+    path, description = _paths(name, directory)
+    with atomic(path) as temporary:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+        temporary.chmod(0o644)  # safetensors makes files that only their owner may read
+        converted = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
+    added = {
+        "name": name,
         "stage_version": STAGES["weights"],
         "remime": __version__,
         "safetensors": converted,
         "shapes": {key: list(value.shape) for key, value in tensors.items()},
     }
-    if clash := set(meta) & set(extra):
-        raise ValueError(f"converter {entry.converter}: its metadata repeats {sorted(clash)}")
-    write_text(description, json.dumps(meta | extra, indent=1, sort_keys=True) + "\n")
+    write_text(description, json.dumps({**meta, **added}, indent=1, sort_keys=True) + "\n")
+    return path
 
 
 def _known_sources(name: str, directory: Path) -> dict[str, str]:
@@ -180,7 +198,13 @@ def load(name: str, directory: str | Path | None = None) -> Weights:
 
 
 def _absent(name: str, directory: Path) -> str:
-    entry = find_entry(name)
+    known = read_registry()
+    if name not in known:
+        return (
+            f"no weights are called {name!r} in {directory}\n  known: {', '.join(known)}\n"
+            f"  a file of your own is made known with: {_mend(name, directory)}"
+        )
+    entry = known[name]
     needed = "".join(
         f"\n    {original_path(entry, member, directory)} (sha256 {member.sha256})"
         + "".join(f"\n      {source}" for source in (member.upstream, entry.mirror) if source)

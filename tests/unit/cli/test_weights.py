@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from remime import weights as store
 from remime.cli import networks
+
+from ..weights import official
 
 
 @pytest.fixture
@@ -86,3 +89,50 @@ def test_verify_finds_a_changed_file(remime, nothing, weights, monkeypatch):
     code, out, _ = remime("weights", "verify")
     assert code == 1
     assert "blendshapes: damaged" in out
+
+
+def test_import_tells_what_a_file_is_and_lists_it(remime, nothing, tmp_path):
+    path = official.nvidia_pickle(tmp_path / "ffhq.pkl", official.nvidia_generator(8))
+    code, out, err = remime("weights", "import", path)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "ffhq.pkl: stylegan2 (generator)"
+    assert "use: remime.generators.load_generator('stylegan2-ffhq')" in out
+    assert f"file: {nothing / 'stylegan2-ffhq.safetensors'}" in out
+    _, out, _ = remime("weights", "list", "--json")
+    row = json.loads(out)[-1]
+    assert (row["name"], row["role"], row["state"], row["terms"]) == (
+        "stylegan2-ffhq",
+        "generator",
+        "present",
+        "unknown",
+    )
+    assert remime("weights", "verify", "stylegan2-ffhq").out == "stylegan2-ffhq: verified\n"
+    file = nothing / "stylegan2-ffhq.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    code, out, err = remime("weights", "verify")
+    assert code == 1
+    assert "stylegan2-ffhq: damaged" in out
+    assert "remime weights import FILE --name stylegan2-ffhq" in err
+    code, _, err = remime("weights", "fetch", "stylegan2-ffhq")
+    assert code == 2
+    assert "no weights are called stylegan2-ffhq" in err
+
+
+def test_import_refuses_with_a_message_and_code_2(remime, nothing, tmp_path):
+    good = official.nvidia_pickle(tmp_path / "good.pkl", official.nvidia_generator(8))
+    cut, page, other = tmp_path / "cut.pkl", tmp_path / "page.pt", tmp_path / "other.pt"
+    cut.write_bytes(good.read_bytes()[:5000])
+    page.write_bytes(b"<html>")
+    official.save(other, {"a": torch.zeros(1)})
+    for arguments, told in (
+        ((cut,), "cut.pkl: "),
+        ((page,), "is a web page"),
+        ((other,), "none of the known kinds"),
+        ((tmp_path / "none.pt",), "no such file"),
+        ((good, "--name", "sface"), "is a network of workflow/weights.tsv"),
+        ((good, "--kind", "x"), "allowed: psp, e4e, restyle-psp, restyle-e4e"),
+    ):
+        code, out, err = remime("weights", "import", *arguments)
+        assert (code, out) == (2, "")
+        assert told in err
+    assert not nothing.exists()

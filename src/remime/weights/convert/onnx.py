@@ -26,9 +26,15 @@ class _Reader:
         self.model, self.name = model, name
         self.builder = GraphBuilder()
         for stored in model.graph.initializer:
-            self.builder.constants[stored.name] = torch.from_numpy(numpy_helper.to_array(stored).copy())
+            self.builder.constants[stored.name] = self.tensor(stored)
         self.uses = Counter(source for node in model.graph.node for source in node.input)
         self.uses.update(output.name for output in model.graph.output)
+
+    def tensor(self, stored: onnx.TensorProto) -> Tensor:
+        """The numbers of a stored tensor; those in other files are not read, wherever the path leads."""
+        if stored.data_location == onnx.TensorProto.EXTERNAL:
+            raise WeightsError(f"{self.name}: the numbers of {stored.name} lie in another file")
+        return torch.from_numpy(numpy_helper.to_array(stored).copy())
 
     def convert(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for node in self.model.graph.node:
@@ -71,9 +77,7 @@ class _Node:
 
 
 def _constant(reader: _Reader, node: _Node) -> None:
-    reader.builder.constants[node.output] = torch.from_numpy(
-        numpy_helper.to_array(node.attributes["value"]).copy()
-    )
+    reader.builder.constants[node.output] = reader.tensor(node.attributes["value"])
 
 
 def _unary(op: str) -> Callable[[_Reader, _Node], None]:
