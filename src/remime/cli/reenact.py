@@ -356,8 +356,7 @@ class _Film:
             progress.update(faces.found + faces.missing - progress.count)
         return Made(writer.count, faces.missing, time.perf_counter() - start)
 
-    @staticmethod
-    def _spare_core() -> bool:
+    def _spare_core(self) -> bool:
         """Whether faces can be found beside the networks without taking a core from them.
 
         Threads that share one image wait for each other: a millisecond that one of two gives to somebody else
@@ -367,7 +366,7 @@ class _Film:
 
         from remime.runtime import cores
 
-        return torch.cuda.is_available() or cores() > torch.get_num_threads()
+        return self.engine.reenactor.device.type == "cuda" or cores() > torch.get_num_threads()
 
     def _write(self, writer: Writer, made: list[tuple[Moment, Image]], progress: Progress) -> None:
         for moment, result in made:

@@ -111,7 +111,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def local_clips(
     options: Mapping[str, Any],
     identify: Callable[[PurePath], Name | None],
-    annotations: Iterable[Annotation | Problem] | None,
+    read_metadata: Callable[[Path], Iterable[Annotation | Problem]],
     layouts: str,
 ) -> Listing:
     """The clips of a published dataset whose files are on a disk, read in place.
@@ -120,19 +120,22 @@ def local_clips(
     has to be in it, which makes a published list of clips a choice of files; the metadata's identity counts.
 
     Args:
-        options: ``path`` (the folder), ``metadata`` (only for messages), ``terms`` and ``seed``.
+        options: ``path`` (the folder), ``metadata`` (where it lies; None takes every file), ``terms`` and
+            ``seed``.
         identify: a file's path to what it tells; None when it is not one of the dataset's.
-        annotations: the metadata, or None to take every file.
+        read_metadata: the metadata's annotations.
         layouts: what names of files are known, for messages.
 
     Raises:
         InputError: the folder is none, has no such file, the metadata has no clip, or none of both fits.
     """
+    where = options.get("metadata")
+    # What cannot be metadata is said before a large folder is looked through.
+    annotations = None if where is None else read_metadata(Path(where))
     found, problems = _find(Path(options["path"]), identify, options, layouts)
     if annotations is None:
         return Listing(found.values(), problems)
     clips, listed = _match(found, annotations, options.get("seed") or 0, problems)
-    where = options.get("metadata")
     if not listed:
         first = next((f"{p.where}: {p.what}" for p in problems if p.kind == "malformed"), "it is empty")
         raise InputError(f"metadata {where}", f"no clip can be read from it ({first})", "name another one")

@@ -44,9 +44,7 @@ def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
     Raises:
         InputError: nothing usable is there, or the metadata does not fit.
     """
-    metadata = options.get("metadata")
-    annotations = None if metadata is None else read_metadata(Path(metadata))
-    return local_clips(options, identify, annotations, LAYOUTS)
+    return local_clips(options, identify, read_metadata, LAYOUTS)
 
 
 def identify(path: PurePath) -> Name | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -91,9 +92,7 @@ def clips(options: Mapping[str, Any], *, lines: int) -> Listing:
     Raises:
         InputError: see :func:`~remime.sources.annotations.local_clips`.
     """
-    metadata = options.get("metadata")
-    annotations = None if metadata is None else read_metadata(Path(metadata), lines=lines)
-    return local_clips(options, identify, annotations, LAYOUTS)
+    return local_clips(options, identify, partial(read_metadata, lines=lines), LAYOUTS)
 
 
 def read_metadata(path: Path, *, lines: int) -> Iterator[Annotation | Problem]:

@@ -71,16 +71,22 @@ def annotation(clip: str) -> Annotation:
     return Annotation(Name(clip, "video", "person"), "youtube", 0, 1)
 
 
+def unread(path):
+    raise AssertionError("there is no metadata")
+
+
 def test_an_annotation_that_comes_twice_counts_once(tmp_path: Path) -> None:
     root = touch(tmp_path, "a.mp4", "b.mp4")
-    found = local_clips({"path": root}, identify, map(annotation, "aba"), "any")
+    found = local_clips(
+        {"path": root, "metadata": "list"}, identify, lambda path: map(annotation, "aba"), "any"
+    )
     assert [clip.clip for clip in found] == ["a", "b"]
     assert kinds(found.problems) == {"repeated": 1}
 
 
 def test_hidden_files_and_other_kinds_are_not_looked_at(tmp_path: Path) -> None:
     root = touch(tmp_path, "a.mp4", ".b.mp4", ".cache/c.mp4", "d.txt", "e.wav")
-    found = local_clips({"path": root}, identify, None, "any")
+    found = local_clips({"path": root}, identify, unread, "any")
     assert ([clip.clip for clip in found], found.problems) == (["a"], [])
 
 
@@ -89,14 +95,14 @@ def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
     folder = bytes(root) + b"/\xff"
     Path(folder.decode(errors="surrogateescape")).mkdir()
     touch(Path(folder.decode(errors="surrogateescape")), "b.mp4")
-    found = local_clips({"path": root}, identify, None, "any")
+    found = local_clips({"path": root}, identify, unread, "any")
     assert [clip.clip for clip in found] == ["a"]
     assert kinds(found.problems) == {"unknown_name": 1}
 
 
 def test_a_changed_file_changes_its_stamp(tmp_path: Path) -> None:
     root = touch(tmp_path, "a.mp4")
-    (before,) = local_clips({"path": root}, identify, None, "any")
+    (before,) = local_clips({"path": root}, identify, unread, "any")
     (root / "a.mp4").write_bytes(b"other bytes")
-    (after,) = local_clips({"path": root}, identify, None, "any")
+    (after,) = local_clips({"path": root}, identify, unread, "any")
     assert before.stamp != after.stamp
