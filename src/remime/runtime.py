@@ -28,6 +28,17 @@ def keep_freed_memory() -> bool:
     return False
 
 
+def keep_opencv_to_one_thread() -> None:
+    """Let OpenCV use the thread that calls it, and no other.
+
+    For pictures of a video's size its threads finish nothing sooner, but take a quarter more CPU time from
+    networks and encoders beside it (docs/benchmarks.md).
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
 def threads() -> int:
     """The CPU threads this process may use: what the scheduler granted, else what the machine has."""
     for name in ("REMIME_THREADS", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from remime.runtime import threads
+from remime.runtime import keep_opencv_to_one_thread, threads
 
 FAULTS = """
 import resource, sys
@@ -56,3 +56,15 @@ def test_threads(monkeypatch):
     assert threads() == 3
     monkeypatch.setenv("REMIME_THREADS", "2")
     assert threads() == 2
+
+
+def test_opencv_stays_in_its_thread():
+    import cv2
+
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        keep_opencv_to_one_thread()
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)

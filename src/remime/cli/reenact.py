@@ -213,9 +213,10 @@ def run(request: Request) -> Made:
     """
     check(request)
     from remime.cli.faces import Faces, first_face
-    from remime.runtime import keep_freed_memory
+    from remime.runtime import keep_freed_memory, keep_opencv_to_one_thread
 
     keep_freed_memory()
+    keep_opencv_to_one_thread()
     files = _files(request)
     device = inputs.device_of(request.device)
     # Faces come first: whether there are any is known long before the networks are loaded.

@@ -99,7 +99,9 @@ def _detector() -> Any:
 
 
 @cache
-def _predictor(path: Path) -> Any:
+def _predictor(own: Path | None) -> Any:
+    # Kept, because checking the hash of a file of 100 MB takes as long as the landmarks of a dozen frames.
+    path = own or original("dlib-landmarks-68")
     try:
         return dlib.shape_predictor(str(path))
     except RuntimeError as error:
@@ -185,7 +187,7 @@ class _Finder:
 class _Shape:
     """Landmarks in a box."""
 
-    def __init__(self, predictor: Path) -> None:
+    def __init__(self, predictor: Path | None) -> None:
         self._predict = _predictor(predictor)
 
     def __call__(self, grey: Image, box: Box) -> Points:
@@ -243,7 +245,7 @@ class FaceTracker:
         predictor: Path | None = None,
     ) -> None:
         self._finder = _Finder(detect_size)
-        self._shape = _Shape(predictor or original("dlib-landmarks-68"))
+        self._shape = _Shape(predictor)
         self._every, self._max_lost = detect_every, max_lost
         self._tracks: list[_Track] = []
         self._next_track = 0

@@ -25,6 +25,7 @@ from remime.archive import AlignedReader, AlignedWriter, Parts, encode_jpeg
 from remime.errors import InputError
 from remime.faces.front import AlignedFrame, AlignedStream, AlignOptions, align_clip
 from remime.progress import Progress
+from remime.runtime import keep_opencv_to_one_thread
 from remime.sources import Clip, member_of, read_clips
 from remime.stages import entry, stage_parser
 from remime.tables import write_table
@@ -306,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--status", type=Path, required=True, help="what became of each clip")
     parser.add_argument("--state", type=Path, required=True, help="finished clips of a killed job")
     a = parser.parse_args(argv)
+    keep_opencv_to_one_thread()
     outcomes = run(a.clips, a.output, a.status, a.state, a.options, a.tar, a.collected)
     counts = Counter(outcome.status for outcome in outcomes.values())
     logging.info("%d clips: %s", len(outcomes), ", ".join(f"{n} {name}" for name, n in counts.most_common()))

@@ -43,8 +43,8 @@ class Sample:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """uint8 [..., H, W, 3] to float32 [..., 3, H, W] in [-1, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, -3).float()
-    return tensor / 127.5 - 1
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, -3).to(torch.float32, copy=True)
+    return tensor.div_(127.5).sub_(1)
 
 
 def to_image(tensor: Tensor) -> np.ndarray:
