@@ -103,7 +103,7 @@ def to_json(options: Mapping[str, Any]) -> str:
 
 def tree_files(folder: str | Path) -> Iterator[str]:
     """The paths of all files below a folder, links followed, unreadable sub-folders left out; in no order."""
-    for path, _ in _walk(os.fspath(folder), ()):
+    for path, _ in _walk(os.fspath(folder), os.path.realpath(folder), ()):
         yield path
 
 
@@ -129,12 +129,12 @@ def _files(path: str) -> Iterator[tuple[str, os.stat_result]]:
     if Path(path).is_file():
         yield path, Path(path).stat()
     else:
-        yield from _walk(path, ())
+        yield from _walk(path, os.path.realpath(path), ())
 
 
-def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(folder: str, real: str, above: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
+    """The files below a folder whose path without links is ``real``, as are those of the folders above it."""
     # A link to a folder above would never end.
-    real = os.path.realpath(folder)
     if real in above:
         return
     try:
@@ -144,7 +144,9 @@ def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, os.stat_re
     for entry in entries:
         try:
             if entry.is_dir():
-                yield from _walk(entry.path, (*above, real))
+                # Asking the system for every folder's real path would take longer than all else.
+                own = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
+                yield from _walk(entry.path, own, (*above, real))
             elif entry.is_file():
                 yield entry.path, entry.stat()
         except OSError:
@@ -291,7 +293,7 @@ class Layout:
         if "inverter" in entry:
             if truth := self._truth(name):
                 inputs["truth"] = truth
-            return inputs | self._latents(datasets, entry["inverter"])
+            return inputs | {"index": self._indexes(datasets, entry["inverter"])}
         for kind in ("aligned", "selected") if datasets else ():
             inputs[kind] = [path for dataset in datasets for path in self.files(dataset, kind)]
         return inputs
@@ -315,13 +317,12 @@ class Layout:
             arguments += ["--datasets", *self.arguments(datasets)]
         return arguments
 
-    def _latents(self, datasets: Iterable[str], inverter: str) -> dict[str, list[str]]:
-        """Indexes and latents; frames are older than their latents, so they need not be named as well."""
-        names = list(datasets)
-        return {
-            "index": _paths(self.dataset(name).index(inverter) for name in names),
-            "latents": [path for name in names for path in self.files(name, "latents", inverter)],
-        }
+    def _indexes(self, datasets: Iterable[str], inverter: str) -> list[str]:
+        """The tables of latents, which are newer than all latents and frames.
+
+        These need not be named as well: each of many jobs with a thousand shards makes planning slow.
+        """
+        return _paths(self.dataset(name).index(inverter) for name in datasets)
 
     # Protocols
 
@@ -346,7 +347,7 @@ class Layout:
     def reenact_inputs(self, protocol: str, model: str) -> dict[str, Any]:
         """The named inputs of ``reenact``."""
         inverter = self.trained(model)["inverter"]
-        inputs: dict[str, Any] = self._latents(self.protocol(protocol)["datasets"], inverter)
+        inputs: dict[str, Any] = {"index": self._indexes(self.protocol(protocol)["datasets"], inverter)}
         inputs["inverter"] = self.model_file(inverter)
         inputs["weights"] = self.weights("reenact")
         if self.has_weights(model):

@@ -97,7 +97,7 @@ def test_an_inverter_needs_frames_a_method_needs_latents() -> None:
     assert inverter["selected"] == [f"results/puppets/selected/000{i}-of-0002.parquet" for i in (0, 1)]
     assert "latents" not in inverter
     assert method["index"] == ["results/puppets/latents/psp.parquet", "results/samples/latents/psp.parquet"]
-    assert len(method["latents"]) == 3
+    assert "latents" not in method, "a thousand shards for each of many jobs make planning slow"
     assert method["inverter"] == "results/models/psp/model.safetensors"
     assert flow.train_arguments("mapping")[-2:] == ["results/puppets=2", "results/samples=1"]
     options = flow.train_options("mapping")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_lists_are_read_back_without_split_and_terms(tmp_path: Path) -> None:
 
 def test_a_new_split_leaves_a_list_as_it_is(tmp_path: Path) -> None:
     write_clips(tmp_path / "a", [CLIP])
-    write_clips(tmp_path / "b", [Clip(**{**CLIP.__dict__, "split": "test", "terms": "other"})])
+    write_clips(tmp_path / "b", [replace(CLIP, split="test", terms="other")])
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
