@@ -89,9 +89,7 @@ def row(count: int, folder: Path) -> str:
 
 
 def main() -> None:
-    print(
-        "| clips | `manifest` | `split` | listing | plan, listing included | jobs |\n|---|---|---|---|---|---|"
-    )
+    print("| clips | `manifest` | `split` | listing | plan, with listing | jobs |\n|---|---|---|---|---|---|")
     for count in [int(text) for text in sys.argv[1:]] or COUNTS:
         with tempfile.TemporaryDirectory() as folder:
             print(row(count, Path(folder)), flush=True)
