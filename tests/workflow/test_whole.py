@@ -7,9 +7,7 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from remime import video
 from remime.sources import Clip
 from remime.sources.puppets import collector
 from tests.workflow.project import ROOT
+from tests.workflow.runs import scores, start, unlock, watch
 
 FRAMES = 8
 PEOPLE = ("anna", "berta", "carla", "dora")
@@ -120,52 +119,13 @@ def _project(folder: Path, clips: Path) -> Path:
 
 
 def _snakemake(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "rules", *arguments],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=(folder / "snakemake.log").open("a"),
-        stderr=subprocess.STDOUT,
-        # A group of its own, so that one signal ends the workflow and all of its jobs.
-        start_new_session=True,
-    )
-
-
-def _job(workflow: subprocess.Popen[str]) -> tuple[str, psutil.Process] | None:
-    """The stage that runs now, and its process."""
-    try:
-        for process in psutil.Process(workflow.pid).children(recursive=True):
-            found = re.search(r"^\S*python\S* -m remime\.stages\.(\w+)", " ".join(process.cmdline()))
-            if found:
-                return found[1], process
-    except psutil.Error:
-        pass  # it ended while it was looked at
-    return None
+    return start(folder, "--quiet", "rules", *arguments)
 
 
 def _watch(
     folder: Path, seen: Callable[[str, psutil.Process], bool], *arguments: str
 ) -> tuple[bool, list[tuple[str, int]]]:
-    """Run until the end or until ``seen`` kills; whether it ended, and which jobs there were."""
-    workflow = _snakemake(folder, *arguments)
-    jobs: list[tuple[str, int]] = []
-    while workflow.poll() is None:
-        job = _job(workflow)
-        if job is not None:
-            if (job[0], job[1].pid) not in jobs:
-                jobs.append((job[0], job[1].pid))
-            if seen(*job):
-                os.killpg(workflow.pid, signal.SIGKILL)
-                workflow.wait()
-                return False, jobs
-        time.sleep(0.03)
-    assert workflow.returncode == 0, (folder / "snakemake.log").read_text()[-6000:]
-    return True, jobs
+    return watch(_snakemake(folder, *arguments), folder, seen)
 
 
 @pytest.fixture
@@ -183,11 +143,6 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., None]]:
     yield mount
     if folder.is_mount():
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def _scores(folder: Path) -> list[dict[str, Any]]:
-    tables = sorted((folder / "results/benchmarks").rglob("scores/*.parquet"))
-    return [row for table in tables for row in pq.read_table(table).to_pylist()]
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +178,7 @@ def test_everything_comes_out(whole: tuple[Path, dict[str, float]]) -> None:
     page = (folder / "results/report/index.html").read_text()
     for expected in ("mapping", "linear-psp", "anna", "Pose (MAE)", "unreadable"):
         assert expected in page
-    rows = _scores(folder)
+    rows = scores(folder)
     clip_rows = {(r["benchmark"], r["model"], r["metric"]): r for r in rows if r["frame"] is None}
     assert {key[:2] for key in clip_rows} == {
         ("cross", "mapping"), ("cross", "linear-psp"), ("self", "mapping"),
@@ -273,8 +228,7 @@ def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, 
             for _ in range(2 * len(STAGES)):
                 if _watch(folder, when_due, *arguments)[0]:
                     break
-                # What `make unlock` does.
-                assert _snakemake(folder, "--unlock").wait() == 0
+                unlock(folder)
 
     run()
     if pending:
@@ -284,7 +238,7 @@ def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, 
         shutil.rmtree(folder / "results")
         run()
     assert not pending
-    assert _scores(folder) == _scores(reference)
+    assert scores(folder) == scores(reference)
     assert not [path for path in (folder / "results").rglob("*") if ".tmp" in path.name]
 
 
@@ -308,13 +262,13 @@ def test_full_and_read_only_disks(
     small_disk("size=500m,rw")
     assert _snakemake(folder).wait() == 0, log.read_text()[-4000:]
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert _scores(folder) == _scores(whole[0])
+    assert scores(folder) == scores(whole[0])
 
 
 def test_shard_cut_in_half(whole: tuple[Path, dict[str, float]]) -> None:
     """It is named with what to do; done so, the same scores come out. This changes the run, so it is last."""
     folder, _ = whole
-    before = _scores(folder)
+    before = scores(folder)
     shard = folder / "results/puppets/aligned/0000-of-0001.h5"
     os.truncate(shard, shard.stat().st_size // 2)
     log = folder / "snakemake.log"
@@ -325,4 +279,4 @@ def test_shard_cut_in_half(whole: tuple[Path, dict[str, float]]) -> None:
     assert "Traceback" not in said
     shard.unlink()
     assert _snakemake(folder).wait() == 0, log.read_text()[-4000:]
-    assert _scores(folder) == before
+    assert scores(folder) == before

@@ -10,7 +10,7 @@ source = f"{workflow.basedir}/src"
 sys.path.append(source)
 shell.prefix(f'set -euo pipefail; export PYTHONPATH="${{{{PYTHONPATH:-}}}}:{source}"; ')
 
-from remime import options
+from remime import libraries, options
 from remime.errors import RemimeError
 from remime.layout import to_json
 from remime.versions import STAGES
@@ -19,3 +19,11 @@ try:
     flow = options.layout(config)
 except RemimeError as error:
     raise WorkflowError(str(error)) from None
+
+
+onstart:
+    # Rules with environments of their own have other versions than this process on purpose.
+    if workflow.deployment_settings.deployment_method:
+        libraries.forget()
+    else:
+        libraries.record()

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from remime import libraries
 from remime.errors import RemimeError
 from remime.layout import Dataset
 from remime.versions import STAGES
@@ -130,7 +131,7 @@ def status_of(main: Callable[[], object]) -> int:
 
 
 def entry(main: Callable[[], object]) -> NoReturn:
-    """Run a stage's ``main`` as a program: logging, SIGTERM, errors, exit code. It never returns."""
+    """Run a stage's ``main`` as a program, from logging and SIGTERM to the exit code. It never returns."""
     _configure_logging()
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(status_of(main))
+    sys.exit(status_of(libraries.check) or status_of(main))
