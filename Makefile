@@ -1,4 +1,4 @@
-# make run · make test · make report · make lint · make train-models · make unlock · make clean
+# make run · make test · make test-chaos · make report · make lint · make train-models · make unlock · make clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -12,7 +12,7 @@ REPORT := results/report/index.html
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run report test lint train-models environment unlock clean
+.PHONY: run report test test-chaos lint train-models environment unlock clean
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -29,6 +29,11 @@ report: run
 test: $(READY)
 	@# A file stays in one process: its fixtures are what costs. OpenMP must not fight for the cores.
 	OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadfile --timeout 900 $(ARGS)
+
+# The default run, killed 50 times at random moments: the same results, nothing twice. Over an hour; FOLDER must be empty.
+FOLDER ?= build/chaos
+test-chaos: $(READY)
+	python -m tests.workflow.chaos $(FOLDER) --cores $(CORES) $(ARGS)
 
 lint: $(READY)
 	ruff check src tests

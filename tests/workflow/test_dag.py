@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 
 from remime.shards import shard_name, shard_of
 from tests.workflow.project import ROOT, Project, small_config
+from tests.workflow.runs import LOG, kill, start
 
 SHARDS = 4
 FILES = [f"person-{i}/clip.mp4" for i in range(6)]
@@ -216,3 +218,38 @@ def test_failed_stage_is_a_failed_job(project: Project, monkeypatch: pytest.Monk
     assert done.returncode != 0
     assert "CalledProcessError" in done.stdout
     assert not (project.folder / "resources/weights/sface.safetensors").exists()
+
+
+def test_a_clock_that_jumped_is_made_good(project: Project) -> None:
+    """Files of tomorrow, as a wrong clock left them, are told; what the guide says of them helps."""
+    tomorrow = time.time() + 86400
+    for path in (project.folder / "results/mine/aligned").iterdir():
+        os.utime(path, (tomorrow, tomorrow))
+    # Small files are compared by checksum; these stand for large ones.
+    large = ("--max-checksum-file-size", "0")
+    assert "clock skew" in project.attempt(*large).stdout
+    guide = (ROOT / "docs/guide.md").read_text()
+    (advice,) = re.findall(r"`(find results [^`]*)`", guide)
+    subprocess.run(advice, shell=True, cwd=project.folder, check=True)
+    assert not [p for p in (project.folder / "results").rglob("*") if p.stat().st_mtime > time.time()]
+    assert "`snakemake --touch`" in guide
+    project.snakemake("--touch", *large)
+    assert project.plan(*large) == {}
+
+
+def test_a_second_workflow_waits_outside(project: Project) -> None:
+    """Two on one folder: the later one says so, and touches nothing."""
+    shutil.rmtree(project.folder / "results")
+    first = start(project.folder)
+    locks = project.folder / ".snakemake/locks"
+    while first.poll() is None and not (locks.is_dir() and any(locks.iterdir())):
+        time.sleep(0.05)
+    second = start(project.folder)
+    try:
+        assert second.wait(timeout=60) == 1
+        assert first.poll() is None, "the first one was through before the second one could ask"
+    finally:
+        kill(first)
+    said = (project.folder / LOG).read_text()
+    assert "Directory cannot be locked" in said
+    assert "--unlock" in said

@@ -66,11 +66,13 @@ def test_torch_is_installed_first_and_only_once(folder: Path) -> None:
     assert (folder / "calls").read_text().count("pip install") == 4
 
 
-@pytest.mark.parametrize("target", ["run", "report", "test", "lint", "train-models", "unlock", "clean"])
+@pytest.mark.parametrize(
+    "target", ["run", "report", "test", "test-chaos", "lint", "train-models", "unlock", "clean"]
+)
 def test_every_target_can_be_planned(folder: Path, target: str) -> None:
     done = make(folder, "--dry-run", target, "ARGS=--own-argument")
     assert done.returncode == 0, done.stderr
-    assert ("--own-argument" in done.stdout) == (target in ("run", "report", "test"))
+    assert ("--own-argument" in done.stdout) == (target in ("run", "report", "test", "test-chaos"))
 
 
 def test_ci_runs_linters_and_tests() -> None:

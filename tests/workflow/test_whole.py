@@ -19,10 +19,11 @@ import pytest
 import yaml
 
 from remime import video
+from remime.shards import shard_names
 from remime.sources import Clip
 from remime.sources.puppets import collector
 from tests.workflow.project import ROOT
-from tests.workflow.runs import scores, start, unlock, watch
+from tests.workflow.runs import LOG, scores, start, unlock, watch
 
 FRAMES = 8
 PEOPLE = ("anna", "berta", "carla", "dora")
@@ -242,27 +243,50 @@ def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, 
     assert not [path for path in (folder / "results").rglob("*") if ".tmp" in path.name]
 
 
-def test_full_and_read_only_disks(
-    whole: tuple[Path, dict[str, float]], clips: Path, tmp_path: Path, small_disk: Callable[[str], None]
-) -> None:
-    """Both are told with the path; with room again, the workflow goes on from what was finished."""
+def test_a_read_only_disk(clips: Path, tmp_path: Path, small_disk: Callable[[str], None]) -> None:
     folder = _project(tmp_path / "run", clips)
-    log, results = folder / "snakemake.log", folder / "results"
     small_disk("size=40m,ro")
     assert _snakemake(folder, "--", "shards").wait() == 1
-    assert re.search(r"Read-only file system: 'results/\w+'", log.read_text())
-    small_disk("size=40m,rw")
-    assert _snakemake(folder).wait() == 1
-    said = log.read_text()
-    assert re.search(r"error: results/\S+: .*No space left on device", said)
-    assert "free" in said
-    assert "Traceback" not in said
-    finished = {path: path.stat().st_mtime_ns for path in results.glob("*/clips/*.tar")}
-    assert finished
-    small_disk("size=500m,rw")
+    assert re.search(r"Read-only file system: 'results/\w+'", (folder / LOG).read_text())
+
+
+def test_a_disk_that_fills_up_in_every_stage(
+    whole: tuple[Path, dict[str, float]], clips: Path, tmp_path: Path, small_disk: Callable[[str], None]
+) -> None:
+    """It is told with the path; with room again, the workflow goes on from what was finished."""
+    folder = _project(tmp_path / "run", clips)
+    log, results = folder / LOG, folder / "results"
+    before: dict[str, tuple[str, ...]] = {
+        "collect": ("--", "shards"),
+        "align": ("--until", "collect"),
+        "invert": ("--", "results/models/psp/model.safetensors", *_selected(("own", 2), ("puppets", 1))),
+        "train": ("--until", "index"),
+    }
+    finished: dict[Path, int] = {}
+    for stage, arguments in before.items():
+        small_disk("size=500m")
+        assert _snakemake(folder, *arguments).wait() == 0, log.read_text()[-4000:]
+        assert {path: path.stat().st_mtime_ns for path in finished} == finished, stage
+        finished = {path: path.stat().st_mtime_ns for path in results.rglob("*.[ht][5a]*") if path.is_file()}
+        small_disk(f"size={_used(results) + 8192}")
+        start = log.stat().st_size
+        assert _snakemake(folder, "--retries", "0").wait() == 1
+        said = log.read_bytes()[start:].decode()
+        assert re.search(r"error: results/\S+: .*No space left on device\n.*free", said), stage
+        assert f"rule {stage}:" in said or f"Error in rule {stage}" in said
+        assert "Traceback" not in said
+    small_disk("size=500m")
     assert _snakemake(folder).wait() == 0, log.read_text()[-4000:]
-    assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert scores(folder) == scores(whole[0])
+
+
+def _selected(*datasets: tuple[str, int]) -> list[str]:
+    return [f"results/{name}/selected/{shard}.parquet" for name, n in datasets for shard in shard_names(n)]
+
+
+def _used(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
 
 
 def test_shard_cut_in_half(whole: tuple[Path, dict[str, float]]) -> None:
@@ -271,7 +295,7 @@ def test_shard_cut_in_half(whole: tuple[Path, dict[str, float]]) -> None:
     before = scores(folder)
     shard = folder / "results/puppets/aligned/0000-of-0001.h5"
     os.truncate(shard, shard.stat().st_size // 2)
-    log = folder / "snakemake.log"
+    log = folder / LOG
     start = log.stat().st_size
     assert _snakemake(folder).wait() == 1
     said = log.read_text()[start:]
