@@ -42,7 +42,7 @@ def save_model(
         meta: JSON description; see ``Model``.
         half: store floating-point tensors in half precision (the models in ``models/`` are).
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     note = {"format": FORMAT, "stage": STAGES["train"], "remime": __version__, **meta}
     stored = {}
@@ -50,7 +50,8 @@ def save_model(
         tensor = tensor.detach().cpu()
         stored[name] = (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
     with atomic(path) as temporary:
-        save_file(stored, temporary, {"remime": json.dumps(note, sort_keys=True)})
+        # Not `save_file`: a process that is killed in it leaves a file that nobody would remove.
+        temporary.write_bytes(save(stored, {"remime": json.dumps(note, sort_keys=True)}))
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:

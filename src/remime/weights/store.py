@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from remime.errors import WeightsError
 from remime.files import atomic, sha256, write_text
@@ -126,7 +126,8 @@ def write(name: str, directory: Path, tensors: Mapping[str, torch.Tensor], meta:
     """
     path, description = _paths(name, directory)
     with atomic(path) as temporary:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+        # Not `save_file`: a process that is killed in it leaves a file that nobody would remove.
+        temporary.write_bytes(save({key: value.contiguous() for key, value in tensors.items()}))
         temporary.chmod(0o644)  # safetensors makes files that only their owner may read
         converted = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
     added = {
