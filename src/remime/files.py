@@ -48,6 +48,17 @@ def _runs(process: int) -> bool:
 
 
 @contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name this file in errors of the file system that name none, like a full disk while bytes are written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success sync it and rename it to ``path``.
 
@@ -59,12 +70,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
     try:
-        yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        # Some writers create files that only their owner may read; results are shared like any other file.
-        temporary.chmod(0o666 & ~_UMASK)
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            # Some writers create files that only their owner may read; results are shared like any other.
+            temporary.chmod(0o666 & ~_UMASK)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

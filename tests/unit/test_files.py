@@ -38,6 +38,11 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_failing_disk_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '.*/file'"), atomic(tmp_path / "file"):
+        Path("/dev/full").write_bytes(b"data")
+
+
 def test_two_writers_never_share_a_temporary_file(tmp_path: Path) -> None:
     with atomic(tmp_path / "file") as first, atomic(tmp_path / "file") as second:
         assert first != second

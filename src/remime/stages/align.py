@@ -24,6 +24,7 @@ import cv2
 from remime.archive import AlignedReader, AlignedWriter, Parts, encode_jpeg
 from remime.errors import InputError
 from remime.faces.front import AlignedFrame, AlignedStream, AlignOptions, align_clip
+from remime.files import naming
 from remime.progress import Progress
 from remime.runtime import keep_opencv_to_one_thread
 from remime.sources import Clip, member_of, read_clips
@@ -193,7 +194,7 @@ class _Inputs:
         copy = folder / f"source{Path(member.name).suffix}"
         source = self._tar.extractfile(member)
         assert source is not None
-        with source, copy.open("wb") as target:
+        with source, naming(copy), copy.open("wb") as target:
             shutil.copyfileobj(source, target)
         yield copy
         copy.unlink(missing_ok=True)

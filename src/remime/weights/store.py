@@ -128,7 +128,6 @@ def write(name: str, directory: Path, tensors: Mapping[str, torch.Tensor], meta:
     with atomic(path) as temporary:
         # Not `save_file`: a process that is killed in it leaves a file that nobody would remove.
         temporary.write_bytes(save({key: value.contiguous() for key, value in tensors.items()}))
-        temporary.chmod(0o644)  # safetensors makes files that only their owner may read
         converted = {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
     added = {
         "name": name,
