@@ -49,7 +49,7 @@ def _runs(process: int) -> bool:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Name this file in errors of the file system that name none, like a full disk while bytes are written."""
+    """Name this file in errors of the file system that name none, such as a disk full while writing."""
     try:
         yield
     except OSError as error:
