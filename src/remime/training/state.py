@@ -23,8 +23,9 @@ def digest_of(*parts: Any) -> str:
 
 def save_state(directory: Path, digest: str, state: dict[str, Any]) -> None:
     """Write the state of a run; the previous one is replaced only once the new one is complete."""
-    with atomic(directory / _NAME) as temporary:
-        torch.save({"digest": digest, **state}, temporary)
+    # Given a path, torch writes by itself, and does not tell a full disk from other failures.
+    with atomic(directory / _NAME) as temporary, temporary.open("wb") as handle:
+        torch.save({"digest": digest, **state}, handle)
 
 
 def load_state(directory: Path, digest: str) -> dict[str, Any] | None:

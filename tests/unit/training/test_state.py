@@ -34,6 +34,13 @@ def test_round_trip(tmp_path):
     assert (loaded["step"], loaded["history"]) == (7, STATE["history"])
 
 
+def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
+    monkeypatch.setattr("remime.files.beside", lambda path: tmp_path / "full")
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*checkpoint.pt'"):
+        save_state(tmp_path, "a", STATE)
+
+
 def test_nothing_there(tmp_path):
     assert load_state(tmp_path, "a") is None
 
