@@ -100,12 +100,12 @@ def test_state_that_does_not_fit_is_not_used(tmp_path, whole, harm):
 def test_failed_write_keeps_the_checkpoint_before(tmp_path, whole, monkeypatch):
     save, calls = torch.save, []
 
-    def fail_third(value, path):
-        calls.append(path)
+    def fail_third(value, file):
+        calls.append(file)
         if len(calls) == 3:
-            Path(path).write_bytes(b"half of it")
+            file.write(b"half of it")
             raise OSError(28, "No space left on device")
-        save(value, path)
+        save(value, file)
 
     monkeypatch.setattr(state.torch, "save", fail_third)
     with pytest.raises(OSError, match="No space"):
