@@ -359,6 +359,17 @@ def test_a_full_disk_is_not_the_videos_fault(
         fetch(server, tmp_path)
 
 
+def test_defaults_are_those_of_the_configuration() -> None:
+    from remime.layout import _TRANSPORT
+    from remime.schema import load_schema
+    from remime.sources.download import DEFAULTS
+
+    keys = load_schema()["$defs"]["download"]["properties"]
+    known = {key: part["default"] for key, part in keys.items()}
+    assert known == vars(Transport()) | DEFAULTS
+    assert set(vars(Transport())) == set(_TRANSPORT)
+
+
 def test_unknown_keys_are_refused() -> None:
     with pytest.raises(InputError, match="download: rates"):
         Transport.parse({"rates": 1})
