@@ -80,8 +80,7 @@ def snakemake(folder: Path, *shards: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1", "--nolock", *targets],
         cwd=folder,
-        env=os.environ
-        | {"TMPDIR": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=os.environ | {"TMPDIR": str(folder), "PATH": path},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
