@@ -31,6 +31,7 @@ from remime.errors import InputError
 from remime.sources import ClipError
 from remime.sources.parts import Part, Range, copy_parts, load_parts
 from remime.sources.remote import Pieces, RemoteFile
+from remime.weights.fetch import offline
 
 # The failures after which another attempt may succeed.
 TEMPORARY = frozenset({"rate_limited", "timeout", "network", "incomplete", "forbidden"})
@@ -259,11 +260,13 @@ class Fetcher:
         min_height: videos with fewer lines are not taken.
 
     Raises:
-        InputError: yt-dlp is not installed, or the file of cookies is missing.
+        InputError: yt-dlp is not installed, the file of cookies is missing, or the network is forbidden.
     """
 
     def __init__(self, transport: Transport, height: int, min_height: int = 0) -> None:
         self.transport, self.height, self.min_height = transport, height, min_height
+        if offline():
+            raise InputError("mode: download", "needs the network, which REMIME_OFFLINE forbids", "unset it")
         try:
             import yt_dlp  # noqa: F401 - only whether it is there
         except ImportError as error:

@@ -370,6 +370,12 @@ def test_defaults_are_those_of_the_configuration() -> None:
     assert set(vars(Transport())) == set(_TRANSPORT)
 
 
+def test_the_network_can_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMIME_OFFLINE", "1")
+    with pytest.raises(InputError, match="REMIME_OFFLINE"):
+        Fetcher(Transport(), 720)
+
+
 def test_unknown_keys_are_refused() -> None:
     with pytest.raises(InputError, match="download: rates"):
         Transport.parse({"rates": 1})
