@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from remime.sources.cutting import Cut
 from remime.stages import collect
 from remime.video import read
 from tests import clips as films
-from tests.server import VideoServer, serving
+from tests.server import Handler, VideoServer, serving
 
 CLIPS = [Clip(f"clip-{i}", f"clip-{i}", "who", "train", "render", f"{i}") for i in range(3)]
 
@@ -267,6 +268,24 @@ def test_a_killed_job_fetches_no_finished_video_again(server: VideoServer, tmp_p
     assert members(tmp_path / "killed") == {
         name: data for name, data in members(tmp_path / "whole").items() if VIDEOS[1] not in name
     }
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_a_download(server: VideoServer, tmp_path: Path, number: int, code: int) -> None:
+    started = threading.Event()
+
+    def slow(handler: Handler, name: str) -> bool:
+        if handler.headers.get("Range", "bytes=0-0") == "bytes=0-0":
+            return False
+        started.set()
+        return handler.serve(name, delay=2.0)
+
+    server.manners[VIDEOS[0]] = slow
+    process = program(server, tmp_path, VIDEOS[:1])
+    assert started.wait(200)
+    process.send_signal(number)
+    finish(process, code)
+    assert not (tmp_path / "x.tar").exists()
 
 
 def members(folder: Path) -> dict[str, bytes]:

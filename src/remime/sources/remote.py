@@ -69,8 +69,8 @@ class Pieces:
 class RemoteFile(io.RawIOBase):
     """A remote file that can be read and searched like one that is here.
 
-    The first failure is kept in ``error``, because a demuxer makes another one of it, and every read that
-    follows raises it, because a demuxer goes on reading.
+    The first failure is kept in ``error``, because a demuxer makes another one of it or none; every read that
+    follows fails, because a demuxer goes on reading.
 
     Args:
         get: the bytes from a first one to before a last one.
@@ -81,7 +81,7 @@ class RemoteFile(io.RawIOBase):
     def __init__(self, get: Callable[[int, int], bytes], size: int, pieces: Pieces) -> None:
         self._get, self._size, self._pieces = get, size, pieces
         self._position = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def readable(self) -> bool:
         return True
@@ -104,14 +104,17 @@ class RemoteFile(io.RawIOBase):
         if begin + skip >= end:
             return b""
         if self.error is not None:
-            raise self.error
+            raise OSError("a read before this one failed") from self.error
         try:
             if piece not in self._pieces.held:
                 self._pieces.write(piece, self._get(begin, end))
             data = self._pieces.read(piece, end - begin)[skip:]
-        except Exception as error:
+        except BaseException as error:
             self.error = error
-            raise
+            if isinstance(error, Exception):
+                raise
+            # PyAV prints interrupts and goes on; who reads raises what is kept.
+            raise OSError("interrupted") from error
         data = data if size < 0 else data[:size]
         self._position += len(data)
         return data

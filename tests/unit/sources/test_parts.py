@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remime.sources.parts import copy_parts, load_parts, merged
+from remime.sources.parts import copy_parts, load_parts, merged, note_parts
 from remime.video import VideoError, read
 from tests import clips
 
@@ -45,6 +45,8 @@ def test_a_part_has_the_frames_of_its_range(videos: dict[str, Path], name: str, 
         assert found == expected, (name, start)
         assert part.fps == pytest.approx(fps, abs=0.01)
         assert part.finished == (end > FRAMES / fps)
+    assert load_parts(tmp_path, RANGES) is None
+    note_parts(tmp_path, parts)
     assert load_parts(tmp_path, RANGES) == parts
 
 
@@ -61,6 +63,7 @@ def test_parts_of_other_ranges_or_half_of_them_are_not_taken_up(
     assert load_parts(tmp_path, RANGES) is None
     with videos["b-frames.mp4"].open("rb") as file:
         parts = copy_parts(file, RANGES[:2], tmp_path)
+    note_parts(tmp_path, parts)
     assert load_parts(tmp_path, RANGES) is None
     parts[1].path.unlink()
     assert load_parts(tmp_path, RANGES[:2]) is None

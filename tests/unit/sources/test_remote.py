@@ -95,6 +95,22 @@ def test_the_first_failure_is_kept(tmp_path: Path) -> None:
         with pytest.raises(ConnectionError):
             file.read(1)
         assert isinstance(file.error, ConnectionError)
+        server.bad = -1
+        with pytest.raises(OSError, match="before this one"):
+            file.read(1)
+        assert server.asked == [(PIECE, 2 * PIECE)]
     with remote(tmp_path, Server()) as file:
         file.seek(PIECE)
         assert file.read(5) == DATA[PIECE:][:5]
+
+
+def test_an_interrupt_is_kept_for_whoever_reads(tmp_path: Path) -> None:
+    """A demuxer's callback would print it and go on."""
+
+    def interrupted(*_: int) -> bytes:
+        raise KeyboardInterrupt
+
+    with RemoteFile(interrupted, 10, Pieces(tmp_path / "pieces", "a")) as file:
+        with pytest.raises(OSError, match="interrupted"):
+            file.read()
+        assert isinstance(file.error, KeyboardInterrupt)
