@@ -56,7 +56,7 @@ $(READY):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# torch first: resolved together with the rest, pip would look for builds with CUDA.
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,slurm]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,slurm,download]'
 	@rm -f $(VENV)/ready-*
 	@touch $@
 

@@ -19,8 +19,10 @@ from remime.shards import shard_names
 RESULTS = Path("results")
 WEIGHTS = Path("resources/weights")
 
-# Sources whose clips have to be rendered or downloaded before they can be aligned.
-COLLECTED = frozenset({"puppets"})
+# Sources whose clips are rendered: with networks, and with their true latents beside them.
+_RENDERED = frozenset({"puppets"})
+# Keys of a dataset's branch `download` on which no byte depends: changing them recomputes nothing.
+_TRANSPORT = ("url", "cookies", "rate", "retries", "pause", "timeout", "at_once")
 # Keys of a dataset that belong to its stages or to the workflow, not to its source.
 STAGE_KEYS = ("align", "measure", "select", "invert", "index")
 _SAMPLES = "workflow/samples.tsv"
@@ -182,10 +184,28 @@ class Layout:
     def source_options(self, dataset: str) -> dict[str, Any]:
         """What a dataset's source is told."""
         entry = self.config["datasets"][dataset]
-        own = {k: v for k, v in entry.items() if k not in ("source", "shards", *STAGE_KEYS)}
-        if self.source(dataset) in COLLECTED:
+        own = {k: v for k, v in entry.items() if k not in ("source", "shards", "download", *STAGE_KEYS)}
+        if self.is_rendered(dataset):
             own["generator"] = self.config["generator"]
+        if self.is_downloaded(dataset):
+            del own["path"]
+            own["download"] = {k: v for k, v in entry["download"].items() if k not in _TRANSPORT}
         return self._seeded(own)
+
+    def is_rendered(self, dataset: str) -> bool:
+        """Whether a dataset's clips are rendered."""
+        return self.source(dataset) in _RENDERED
+
+    def is_downloaded(self, dataset: str) -> bool:
+        """Whether a dataset's clips are downloaded."""
+        return self.config["datasets"][dataset].get("mode") == "download"
+
+    def collect_arguments(self, dataset: str) -> list[str]:
+        """The arguments of ``collect`` on which its outputs do not depend: how downloads are done."""
+        if not self.is_downloaded(dataset):
+            return []
+        entry = self.config["datasets"][dataset]["download"]
+        return ["--transport", to_json({key: entry[key] for key in _TRANSPORT})]
 
     def listing(self, dataset: str) -> str:
         """Changes when the files that a dataset is read from do; empty for sources of fixed content."""
@@ -205,7 +225,7 @@ class Layout:
 
     def collected(self, dataset: str, shard: str) -> dict[str, str]:
         """The inputs of ``align`` that ``collect`` makes; none for files that are read in place."""
-        if self.source(dataset) not in COLLECTED:
+        if not (self.is_rendered(dataset) or self.is_downloaded(dataset)):
             return {}
         tar = self.dataset(dataset).tar(shard)
         return {"tar": str(tar), "collected": str(tar.with_suffix(".status.tsv"))}
@@ -303,7 +323,7 @@ class Layout:
         train = self.trained(name)["train"]
         if not (train["latent_batch"] and train["truth"]):
             return []
-        datasets = [d for d in self._training_datasets(name) if self.source(d) in COLLECTED]
+        datasets = [d for d in self._training_datasets(name) if self.is_rendered(d)]
         return [str(self.dataset(d).tar(shard)) for d in datasets for shard in self.dataset(d).shard_names]
 
     def train_arguments(self, name: str) -> list[str]:
@@ -433,7 +453,7 @@ class Layout:
         generator, score = self.config["generator"], self.config["score"]
         match stage:
             case "collect":
-                return [generator]
+                return [generator] if self.is_rendered(name) else []
             case "align":
                 return [_LANDMARKS]
             case "measure":
@@ -456,7 +476,7 @@ class Layout:
         """The converted files of :meth:`networks`, and what this project ships beside them."""
         networks = list(dict.fromkeys(self.networks(stage, name)))
         shipped = [_PREVIEW] if _EMBEDDED in networks else []
-        shipped += [_DIRECTIONS] if stage == "collect" else []
+        shipped += [_DIRECTIONS] if stage == "collect" and networks else []
         return _paths(WEIGHTS / f"{network}.safetensors" for network in networks) + shipped
 
     def networks_used(self) -> list[str]:
@@ -469,7 +489,7 @@ class Layout:
         ]
         for dataset in self.datasets_used():
             found += self.networks("measure", dataset)
-            if self.source(dataset) in COLLECTED:
+            if self.is_rendered(dataset):
                 found += self.networks("collect", dataset)
         for name in self.trainings():
             found += self.networks("train", name)

@@ -82,6 +82,7 @@ def validate(
     weights = read_weights_table(table or default_weights_table())
     problems = [
         *_references(filled),
+        *_modes(filled),
         *_models(filled),
         *_networks(filled, weights),
         *_paths(filled, Path(base)),
@@ -192,6 +193,18 @@ def _networks(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]])
                 yield from check(f"{section}.{name}.train.identity", entry["train"]["identity"], "identity")
 
 
+def _modes(config: Mapping[str, Any]) -> Iterator[str]:
+    """What a published dataset needs in its mode, and what has no meaning there."""
+    for name, entry in config["datasets"].items():
+        where, mode = f"datasets.{name}", entry.get("mode")
+        if mode == "local" and entry["path"] is None:
+            yield f"{where}.path: is missing; name the folder with the clips, or set mode: download"
+        if mode == "download" and entry["path"] is not None:
+            yield f"{where}.path: {entry['path']!r} is not used with mode: download; remove it, or mode"
+        if mode == "download" and entry["metadata"] is None:
+            yield f"{where}.metadata: is missing; it tells what to download (docs/datasets.md)"
+
+
 def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
     """Files and folders that are named but not there."""
     # Another training of the same configuration may be the start of one.
@@ -204,7 +217,7 @@ def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
                     "`make train-models`, or set null and train.steps"
                 )
     for name, entry in config["datasets"].items():
-        if "path" in entry and not (base / entry["path"]).is_dir():
+        if entry.get("path") and not (base / entry["path"]).is_dir():
             yield f"datasets.{name}.path: {entry['path']!r} is not a folder; name one with videos or images"
         if entry.get("table") and not (base / entry["table"]).is_file():
             yield f"datasets.{name}.table: {entry['table']!r} is not a file; name a CSV file, or set null"
@@ -213,6 +226,9 @@ def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
                 f"datasets.{name}.metadata: {entry['metadata']!r} is not there; name the metadata of "
                 f"{entry['source']} (docs/datasets.md), or set null to take every file"
             )
+        cookies = entry.get("download", {}).get("cookies")
+        if cookies and not (base / cookies).is_file():
+            yield f"datasets.{name}.download.cookies: {cookies!r} is not a file; name one, or set null"
 
 
 def _licence(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

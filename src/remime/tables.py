@@ -18,6 +18,20 @@ from remime.errors import InputError, VersionError
 from remime.files import atomic
 from remime.versions import STAGES, __version__
 
+# Why a video could not be had.
+DOWNLOAD_STATUSES = (
+    "private",
+    "removed",
+    "geo_blocked",
+    "login_required",
+    "live",
+    "unsupported",
+    "forbidden",
+    "rate_limited",
+    "timeout",
+    "network",
+    "incomplete",
+)
 STATUSES = (
     "ok",
     "unreadable",
@@ -28,6 +42,7 @@ STATUSES = (
     "scene_cut",
     "extreme_pose",
     "download_failed",
+    *DOWNLOAD_STATUSES,
 )
 
 _s, _i, _f, _b = pa.string(), pa.int32(), pa.float32(), pa.bool_()

@@ -47,7 +47,8 @@ DEFAULT_FPS = 25.0
 
 # No playlists and no concatenations: those name further files to read.
 _FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,ivf,mjpeg,yuv4mpegpipe"
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+# How whatever comes from others is opened.
+OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 _COPIED_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 # The default conversion is 1.3 levels too dark on average, and more with every generation of a video.
 _EXACT_COLOURS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -140,7 +141,7 @@ class _Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.container = av.open(_url(path), options=dict(_OPEN_OPTIONS), metadata_errors="replace")
+            self.container = av.open(_url(path), options=dict(OPEN_OPTIONS), metadata_errors="replace")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise VideoError(path, f"cannot be opened as a video ({_reason(error)})", _FIX) from error
         covers = [

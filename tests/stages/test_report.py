@@ -174,6 +174,16 @@ def test_counts_of_the_dataset(finished):
     assert "29 3 26 3 blur" in words  # aligned frames, interpolated, kept, dropped
 
 
+def test_what_was_asked_for_and_got(finished):
+    path = make(finished)
+    # Three clips of three people are in the manifest, and a fourth one in the status table.
+    assert "3 of 3 3 of 3 0.00 1 no_face – –" in " ".join(Page(path).text.split())
+    rows = (path.parent / "datasets.csv").read_text().splitlines()
+    assert rows[0] == "dataset,what,name,value"
+    assert {"faces,asked,clips,3", "faces,got,clips,3", "faces,lost,no_face,1"} <= set(rows)
+    assert "datasets.csv" in Page(path).links
+
+
 def test_counts_of_the_benchmark(finished):
     pairs = read_pairs(finished[0] / "results" / "benchmarks" / "cross")
     frames = sum(pair["frames"] for pair in pairs)
@@ -211,7 +221,8 @@ def test_main_parses_the_workflows_command_line(finished, tmp_path, capsys):
          "--figures", f"{out}/figures", "--sheets", f"{out}/videos/cross", "--datasets",
          f"{dataset.folder}=1", "--benchmarks", f"{root}/results/benchmarks/cross", "--cards",
          f"{root}/results/models/mapping/card.md", "--weights",
-         f"{root}/weights.tsv", "--samples", f"{root}/samples.tsv", "--output", str(page), "--options",
+         f"{root}/weights.tsv", "--samples", f"{root}/samples.tsv", "--output", str(page),
+         "--counts", str(out / "d.csv"), "--options",
          json.dumps({"title": "x"})]
     )  # fmt: skip
     assert "file://" in capsys.readouterr().out

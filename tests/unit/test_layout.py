@@ -80,6 +80,39 @@ def test_the_listing_of_a_published_dataset_has_files_and_metadata(tmp_path: Pat
     assert layout(datasets={"real": entry | {"metadata": None}}).listing("real") == tree_digest(clips)
 
 
+def downloaded(tmp_path: Path, **download: Any) -> Layout:
+    """With a published dataset that is downloaded, on which the mapping is trained."""
+    metadata = tmp_path / "info.json"
+    metadata.touch()
+    entry = {"source": "celebv_hq", "mode": "download", "metadata": str(metadata), "download": download}
+    train = {"datasets": ["real", "puppets"], "latent_batch": 8}
+    return layout(datasets={"real": entry}, models={"mapping": {"train": train}})
+
+
+def test_a_downloaded_dataset_is_collected_without_networks_and_has_no_truth(tmp_path: Path) -> None:
+    flow = downloaded(tmp_path, height=720)
+    assert flow.collected("real", "0000-of-0001")["tar"] == "results/real/clips/0000-of-0001.tar"
+    assert flow.weights("collect", "real") == []
+    assert "resources/weights/mobile-ffhq.safetensors" in flow.weights("collect", "puppets")
+    assert all("puppets" in path for path in flow.train_inputs("mapping")["truth"])
+    told = flow.source_options("real")
+    assert set(told) == {"mode", "metadata", "terms", "seed", "download"}
+    assert told["download"] == {"height": 720, "min_height": 240, "max_seconds": 0}
+    assert (flow.is_downloaded("puppets"), flow.is_downloaded("real")) == (False, True)
+
+
+def test_how_downloads_are_done_is_no_option_of_the_source(tmp_path: Path) -> None:
+    change = {"url": "http://a/{video}", "rate": 2, "retries": 9, "pause": 1, "timeout": 5, "at_once": 7}
+    plain, changed = downloaded(tmp_path), downloaded(tmp_path, **change)
+    assert plain.source_options("real") == changed.source_options("real")
+    flag, text = changed.collect_arguments("real")
+    assert (flag, json.loads(text)) == ("--transport", {**change, "cookies": None})
+    assert changed.collect_arguments("puppets") == []
+    # What is no transport is an option: together they are all keys.
+    keys = set(changed.config["datasets"]["real"]["download"])
+    assert keys == set(json.loads(text)) | set(plain.source_options("real")["download"])
+
+
 def test_only_collected_sources_have_a_tar() -> None:
     flow = layout()
     assert flow.collected("samples", "0000-of-0001") == {}

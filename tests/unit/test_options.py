@@ -170,11 +170,27 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
         ({"datasets": {"new": {"source": "voxceleb"}}}, "did you mean 'voxceleb"),
         (
             {"datasets": {"new": {"source": "hdtf"}}},
-            "datasets.new.path: is missing; it is text: The folder with the clips",
+            "datasets.new.path: is missing; name the folder with the clips, or set mode: download",
         ),
         (
             {"datasets": {"new": {"source": "hdtf", "path": "models", "mode": "download"}}},
-            "datasets.new.mode: 'download' is not known; allowed: local",
+            "datasets.new.path: 'models' is not used with mode: download",
+        ),
+        (
+            {"datasets": {"new": {"source": "hdtf", "mode": "download"}}},
+            "datasets.new.metadata: is missing; it tells what to download",
+        ),
+        (
+            {"datasets": {"new": {"source": "hdtf", "download": {"url": "https://example.org/"}}}},
+            "datasets.new.download.url: 'https://example.org/' is not allowed; The address of a video",
+        ),
+        (
+            {
+                "datasets": {
+                    "new": {"source": "hdtf", "mode": "download", "download": {"cookies": "none.txt"}}
+                }
+            },
+            "datasets.new.download.cookies: 'none.txt' is not a file",
         ),
         (
             {"datasets": {"new": {"source": "voxceleb2", "path": "no"}}},

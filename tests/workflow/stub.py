@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 REAL = ("manifest", "split")
-OUTPUTS = ("--output", "--status", "--history", "--card", "--features", "--csv", "--tables")
+OUTPUTS = ("--output", "--status", "--history", "--card", "--features", "--csv", "--tables", "--counts")
 FOLDERS = ("reenact", "figures", "sheet")
 
 

@@ -29,7 +29,9 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[st
     (folder / "own clips").mkdir()
     (folder / "own clips" / "it's ü.mp4").touch()
     config["datasets"]["own"] = {"source": "folder", "path": "own clips", "terms": 'mine; "all" $rights'}
-    config["protocols"]["cross"]["datasets"].append("own")
+    (folder / "celebvhq_info.json").write_text("{}")
+    config["datasets"]["real"] = {"source": "celebv_hq", "mode": "download", "metadata": "celebvhq_info.json"}
+    config["protocols"]["cross"]["datasets"] += ["own", "real"]
     text = Project(folder, config).snakemake("--dry-run", "--printshellcmds")
     found: dict[str, list[list[str]]] = {stage: [] for stage in STAGES}
     for line in re.findall(r"python -m (remime\.stages\.\w+ .*) 2>&1 \| tee -i", text):
@@ -67,6 +69,12 @@ def test_options_survive_the_shell(commands: dict[str, list[list[str]]]) -> None
     manifest = next(line for line in commands["manifest"] if "own" in line)
     options = json.loads(manifest[manifest.index("--options") + 1])
     assert (options["path"], options["terms"]) == ("own clips", 'mine; "all" $rights')
+
+
+def test_only_downloads_are_told_how(commands: dict[str, list[list[str]]]) -> None:
+    told = [line[line.index("--transport") + 1] for line in commands["collect"] if "--transport" in line]
+    assert len(told) == 1
+    assert json.loads(told[0])["url"] == "https://www.youtube.com/watch?v={video}"
 
 
 def test_command_lines_stay_short(commands: dict[str, list[list[str]]]) -> None:

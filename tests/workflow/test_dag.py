@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,11 @@ from tests.workflow.project import ROOT, Project, small_config
 from tests.workflow.runs import LOG, kill, start
 
 SHARDS = 4
+ENTRY = {
+    "ytb_id": "A" * 11,
+    "duration": {"start_sec": 1.0, "end_sec": 2.0},
+    "bbox": {"top": 0.1, "bottom": 0.9, "left": 0.1, "right": 0.9},
+}
 FILES = [f"person-{i}/clip.mp4" for i in range(6)]
 
 
@@ -112,6 +118,23 @@ def test_a_key_reruns_only_what_uses_it(project: Project, change: dict[str, Any]
         config[key] = config.get(key, {}) | value
     project.configure(config)
     assert set(project.plan()) == rerun
+
+
+def test_how_downloads_are_done_reruns_nothing(tmp_path: Path) -> None:
+    """But what is downloaded does; and metadata that changes is read again."""
+    (tmp_path / "info.json").write_text(json.dumps({"clips": {f"{'A' * 11}_1": ENTRY}}))
+    entry = {"source": "celebv_hq", "mode": "download", "metadata": "info.json", "shards": 2}
+    project = Project(tmp_path, small_config(real=entry))
+    plan = project.plan()
+    assert (plan["manifest"], plan["collect"], plan["align"]) == (1, 2, 2)
+    project.run()
+    assert project.plan() == {}
+    for download, rerun in (({"rate": 3, "retries": 9, "url": "http://a/{video}"}, 0), ({"height": 720}, 2)):
+        project.configure(small_config(real={**entry, "download": download}))
+        assert project.plan().get("collect", 0) == rerun
+    project.configure(small_config(real=entry))
+    (tmp_path / "info.json").write_text(json.dumps({"clips": {f"{'A' * 11}_2": ENTRY}}))
+    assert project.plan()["manifest"] == 1
 
 
 def test_an_override_of_one_dataset_leaves_the_others(project: Project) -> None:

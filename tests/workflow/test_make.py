@@ -59,7 +59,7 @@ def test_torch_is_installed_first_and_only_once(folder: Path) -> None:
     for _ in range(2):
         assert make(folder, "environment", fake(folder, "nothing")).returncode == 0
     installs = [line for line in (folder / "calls").read_text().splitlines() if "pip install" in line]
-    assert [line.split()[-1] for line in installs] == ["torch", ".[dev,slurm]"]
+    assert [line.split()[-1] for line in installs] == ["torch", ".[dev,slurm,download]"]
     with (folder / "pyproject.toml").open("a") as handle:
         handle.write("\n")
     assert make(folder, "environment", fake(folder, "nothing")).returncode == 0

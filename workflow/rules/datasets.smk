@@ -73,11 +73,16 @@ rule collect:
     resources:
         mem_mb=2500,
         runtime=240,
+        # For `--resources download=N`, where several machines share a line.
+        download=lambda w: int(flow.is_downloaded(w.dataset)),
     params:
         source=lambda w: flow.source(w.dataset),
         state="results/state/collect/{dataset}/{shard}",
+        # A parameter that is derived from others is no reason to run again, and no byte depends on it.
+        arguments=lambda w, output: flow.collect_arguments(w.dataset),
         options=lambda w: to_json(flow.source_options(w.dataset)),
         version=STAGES["collect"],
     shell:
         "python -m remime.stages.collect --source {params.source} --clips {input.clips} --output {output.tar}"
-        " --status {output.status} --state {params.state} --options {params.options:q} 2>&1 | tee -i {log}"
+        " --status {output.status} --state {params.state} {params.arguments:q} --options {params.options:q}"
+        " 2>&1 | tee -i {log}"

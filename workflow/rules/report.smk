@@ -77,6 +77,7 @@ rule report:
         samples_table="workflow/samples.tsv",
     output:
         page=report("results/report/index.html", caption="../report/report.rst", category="Report"),
+        counts="results/report/datasets.csv",
     log:
         "results/logs/report.log",
     conda:
@@ -93,5 +94,6 @@ rule report:
         "python -m remime.stages.report --metrics {input.metrics} --csv {input.csv} --tables {input.tables}"
         " --figures {input.figures} --sheets {input.sheets} --datasets {params.datasets}"
         " --benchmarks {params.benchmarks} --cards {input.cards} --weights {input.weights_table}"
-        " --samples {input.samples_table} --output {output.page} --options {params.options:q}"
+        " --samples {input.samples_table} --output {output.page} --counts {output.counts}"
+        " --options {params.options:q}"
         " 2>&1 | tee -i {log}"

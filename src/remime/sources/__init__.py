@@ -11,7 +11,8 @@ import importlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
@@ -19,7 +20,7 @@ from typing import Any, Protocol, cast
 from remime.errors import InputError
 from remime.files import write_text
 
-KINDS = ("video", "image", "render")
+KINDS = ("video", "image", "render", "download")
 VIDEO_SUFFIXES = (
     ".mp4",
     ".mov",
@@ -48,8 +49,9 @@ class Clip:
         video: what it is cut from; clips of one video share a shard.
         identity: who is seen.
         split: ``train``, ``val`` or ``test``.
-        kind: ``video``, ``image`` or ``render``.
-        path: where the bytes lie, relative to the working directory; a render's JSON description.
+        kind: ``video``, ``image``, ``render`` or ``download``.
+        path: where the bytes lie, relative to the working directory; a render's or a download's JSON
+            description.
         start, end: seconds in the video, or None for its beginning and end.
         box: crop x, y, width, height in pixels (x right, y down), or empty.
         terms: under which terms it may be used.
@@ -84,8 +86,9 @@ class Problem:
 
     Args:
         kind: ``malformed`` (a line or entry that cannot be read), ``incomplete`` (an entry that is used
-            although something is missing), ``no_file`` (metadata without a file), ``no_metadata`` (a file
-            without metadata), ``unknown_name`` (a video whose name is none of the dataset's) or ``repeated``.
+            although something is missing), ``no_address`` (an entry that cannot be downloaded), ``no_file``
+            (metadata without a file), ``no_metadata`` (a file without metadata), ``unknown_name`` (a video
+            whose name is none of the dataset's) or ``repeated``.
         where: the file, with its line or entry.
         what: what is wrong, with the value that was found.
     """
@@ -108,10 +111,59 @@ class Listing(list[Clip]):
         self.problems = list(problems)
 
 
+class ClipError(InputError):
+    """Why a clip cannot be had.
+
+    Args:
+        status: its status, one of ``remime.tables.STATUSES``.
+        what: the clip or its video.
+        problem: what is wrong with it.
+
+    Attributes:
+        temporary: whether it may be had another time.
+    """
+
+    temporary = False
+
+    def __init__(self, status: str, what: str, problem: str) -> None:
+        super().__init__(what, problem)
+        self.status = status
+
+
+# Writes a clip's files into a folder, first the video; InputError says why there are none. A JSON object in
+# {clip}.json tells of the picture that it was cut from: ``lines``, and its ``seconds``.
+Make = Callable[[Clip, Path], Sequence[Path]]
+
+
+class Collector(Protocol):
+    """Makes the clips of a source that have to be rendered or downloaded."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """All of the source's options on which the files' bytes depend."""
+
+    def video(self, clips: Sequence[Clip], state: Path) -> AbstractContextManager[Make]:
+        """What makes the clips of one video.
+
+        Args:
+            clips: all of them, in this shard.
+            state: a folder for what is unfinished; it survives the end of a job.
+        """
+
+
+@dataclass(frozen=True)
+class Single:
+    """A collector whose clips have nothing in common."""
+
+    options: Mapping[str, Any]
+    make: Make
+
+    def video(self, clips: Sequence[Clip], state: Path) -> AbstractContextManager[Make]:
+        return nullcontext(self.make)
+
+
 class Source(Protocol):
     """What a module of this package offers."""
-
-    COLLECTED: bool
 
     def clips(self, name: str, options: dict[str, Any], table: Path | None) -> list[Clip]:
         """All clips of the dataset ``name``, a :class:`Listing` where some may be unusable.
@@ -120,8 +172,13 @@ class Source(Protocol):
             InputError: there are none.
         """
 
-    def collector(self, options: dict[str, Any]) -> Callable[[Clip, Path], list[Path]]:
-        """A function that writes a clip's files into a folder (first the video); only when COLLECTED."""
+    def collector(self, options: dict[str, Any], transport: dict[str, Any]) -> Collector | None:
+        """What makes the clips, or None where their files are read in place.
+
+        Args:
+            options: of the configuration.
+            transport: how downloads are done; no byte depends on it.
+        """
 
 
 def load_source(name: str) -> Source:

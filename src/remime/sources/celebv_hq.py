@@ -23,10 +23,10 @@ from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from remime.errors import InputError
-from remime.sources import Listing, Problem
+from remime.sources import Listing, Problem, download
 from remime.sources.annotations import YOUTUBE_ID, Annotation, Name, checked_box, checked_times, local_clips
 
-COLLECTED = False
+collector = download.collector
 LAYOUTS = "YOUTUBEID_N.mp4 (such as M2Ohb0FAaJU_1.mp4)"
 _CLIP = re.compile(rf"({YOUTUBE_ID})(?:_[0-9]+)+")
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -38,12 +38,14 @@ def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
 
     Args:
         name: the dataset's name; not used.
-        options: ``path``, ``metadata`` (None or the JSON file), ``terms`` and ``seed``.
+        options: ``mode``, ``path``, ``metadata`` (None or the JSON file), ``terms`` and ``seed``.
         table: not used.
 
     Raises:
         InputError: nothing usable is there, or the metadata does not fit.
     """
+    if options.get("mode") == "download":
+        return download.clips(options, read_metadata(Path(options["metadata"])), "head")
     return local_clips(options, identify, read_metadata, LAYOUTS)
 
 

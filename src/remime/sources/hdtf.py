@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from remime.errors import InputError
-from remime.sources import Listing, Problem
+from remime.sources import Listing, Problem, download
 from remime.sources.annotations import (
     YOUTUBE_ID,
     Annotation,
@@ -39,7 +39,7 @@ from remime.sources.annotations import (
     whole,
 )
 
-COLLECTED = False
+collector = download.collector
 GROUPS = ("RD", "WDA", "WRA")
 LAYOUTS = (
     "NAME_N.mp4 (the authors' names, such as Radio11_0.mp4), GROUP_NAME_NNN.mp4 (such as RD_Radio11_000.mp4)"
@@ -62,12 +62,15 @@ def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
 
     Args:
         name: the dataset's name; not used.
-        options: ``path``, ``metadata`` (None or the folder ``HDTF_dataset``), ``terms`` and ``seed``.
+        options: ``mode``, ``path``, ``metadata`` (None or the folder ``HDTF_dataset``), ``terms`` and
+            ``seed``.
         table: not used.
 
     Raises:
         InputError: nothing usable is there, or the metadata does not fit.
     """
+    if options.get("mode") == "download":
+        return download.clips(options, read_metadata(Path(options["metadata"])), "head")
     return local_clips(options, identify, read_metadata, LAYOUTS)
 
 

@@ -9,7 +9,6 @@ are stored as truth.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,10 @@ from scipy.ndimage import gaussian_filter1d
 from remime.errors import InputError
 from remime.files import atomic
 from remime.shards import split_of, stable_hash
-from remime.sources import Clip
+from remime.sources import Clip, Collector, Single
 from remime.sources.directions import ROWS, Directions, load_directions
 from remime.versions import __version__
 
-COLLECTED = True
 DEFAULTS: dict[str, Any] = {
     "identities": 24,
     "clips": 1,
@@ -190,8 +188,8 @@ def latents_of(
     return w_plus, motion
 
 
-def collector(options: dict[str, Any]) -> Callable[[Clip, Path], list[Path]]:
-    """A function that renders a clip: the video, and its truth as ``.npz`` (time, w_plus, motion, names)."""
+def collector(options: dict[str, Any], transport: dict[str, Any]) -> Collector:
+    """Renders clips: the video, and its truth as ``.npz`` (time, w_plus, motion, names)."""
     from remime.encoders.restyle import fit
     from remime.generators import load_generator
     from remime.runtime import keep_freed_memory
@@ -227,4 +225,4 @@ def collector(options: dict[str, Any]) -> Callable[[Clip, Path], list[Path]]:
             )
         return [video, truth]
 
-    return collect
+    return Single(options, collect)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from remime.errors import InputError
 from remime.layout import tree_files
-from remime.sources import Listing, Problem
+from remime.sources import Listing, Problem, download
 from remime.sources.annotations import (
     NUMBER,
     YOUTUBE_ID,
@@ -82,16 +82,19 @@ def _cut(person: str, video: str, start: int, end: int) -> Name:
 
 
 def clips(options: Mapping[str, Any], *, lines: int) -> Listing:
-    """The clips on a disk, matched with the metadata where there is some.
+    """The clips on a disk, matched with the metadata where there is some, or those to be downloaded.
 
     Args:
-        options: ``path``, ``metadata`` (None, a folder of utterances or a CSV file), ``terms``, ``seed``.
+        options: ``mode``, ``path``, ``metadata`` (None, a folder of utterances or a CSV file), ``terms``,
+            ``seed``.
         lines: what the boxes of utterances are measured in; see
             :class:`~remime.sources.annotations.Annotation`.
 
     Raises:
         InputError: see :func:`~remime.sources.annotations.local_clips`.
     """
+    if options.get("mode") == "download":
+        return download.clips(options, read_metadata(Path(options["metadata"]), lines=lines), "face")
     return local_clips(options, identify, partial(read_metadata, lines=lines), LAYOUTS)
 
 

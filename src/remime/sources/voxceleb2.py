@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from remime.sources import Listing, voxceleb
+from remime.sources import Listing, download, voxceleb
 
-COLLECTED = False
+collector = download.collector
 
 
 def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
@@ -21,7 +21,7 @@ def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
 
     Args:
         name: the dataset's name; not used.
-        options: ``path``, ``metadata``, ``terms`` and ``seed`` of the configuration.
+        options: ``mode``, ``path``, ``metadata``, ``terms`` and ``seed`` of the configuration.
         table: not used.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 from remime.errors import InputError
 from remime.files import write_text
 from remime.metrics.registry import METRICS
-from remime.reporting import facts, markdown, page
+from remime.reporting import facts, inventory, markdown, page
 from remime.stages import Dataset, add_datasets, entry, stage_parser
 from remime.tables import read_table
 
@@ -57,6 +57,7 @@ def run(
     samples: Path | None,
     output: Path,
     options: Mapping[str, Any],
+    counts: Path | None = None,
 ) -> None:
     """Write the page; its links are relative, so the results folder can be moved as a whole.
 
@@ -72,10 +73,14 @@ def run(
         output: the page.
         options: ``OPTIONS`` with the values of the configuration; ``weights`` names the networks that were
             used (none: all of the table), ``failures`` limits the clips that are listed for a dataset.
+        counts: what was asked of each dataset and what was got, as CSV; by default beside the page.
     """
     options = {**OPTIONS, **options}
     used = set(read_table(metrics, "metrics", ["metric"])["metric"].to_pylist())
-    links = {"metrics": metrics, "csv": table, "tables": tables}
+    counts = counts or output.with_name("datasets.csv")
+    inventories = [inventory.inventory(dataset) for dataset in datasets]
+    write_text(counts, inventory.as_csv(inventories))
+    links = {"metrics": metrics, "csv": table, "tables": tables, "counts": counts}
     context = {
         "title": options["title"],
         "tables": markdown.render(_read(tables)),
@@ -86,6 +91,7 @@ def run(
         "videos": _galleries(sheets, output, ".mp4"),
         "cards": [{"name": path.parent.name, "html": markdown.render(_read(path), 4)} for path in cards],
         "datasets": [facts.dataset_facts(dataset) for dataset in datasets],
+        "inventories": inventories,
         "benchmarks": [facts.benchmark_facts(folder) for folder in benchmarks],
         "shown": options["failures"],
         "weights": facts.weight_rows(weights, options["weights"]),
@@ -106,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "figures": "folder of the plots",
         "weights": "table of pretrained files",
         "output": "the page",
+        "counts": "what was asked of each dataset and what was got, as CSV",
     }.items():
         parser.add_argument(f"--{name}", type=Path, required=True, help=text)
     parser.add_argument("--sheets", type=Path, nargs="*", default=[], help="folders of videos and pictures")
@@ -126,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.samples,
         args.output,
         args.options,
+        args.counts,
     )
     print(f"report: {args.output.resolve().as_uri()}")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from remime.errors import InputError
 from remime.shards import split_of
-from remime.sources.hdtf import COLLECTED, clips, identify, person_of, read_metadata
+from remime.sources.hdtf import clips, identify, person_of, read_metadata
 from tests.unit.sources.published import kinds, parted, touch
 
 # Lines as they are published: with a blank at the end of one, without an end of line at the end of a file.
@@ -176,7 +176,7 @@ def test_clips_on_a_disk(tmp_path: Path) -> None:
         ("Radio11_0", "Radio11", "Radio11"),
         ("Radio11_1", "Radio11", "Radio11"),
     ]
-    assert (found[0].split, found[0].box, COLLECTED) == (split_of("AmyKlobuchar", 2), (), False)
+    assert (found[0].split, found[0].box) == (split_of("AmyKlobuchar", 2), ())
     assert kinds(found.problems) == {"unknown_name": 1}
     metadata = write_group(tmp_path / "HDTF_dataset", "RD")
     found = clips("hdtf", {**options, "metadata": str(metadata)}, None)

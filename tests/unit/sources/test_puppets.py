@@ -186,7 +186,8 @@ def test_rendered_clip_holds_its_truth(tmp_path, weights, monkeypatch, direction
     monkeypatch.setattr(puppets, "load_directions", lambda: directions)
     options = {"identities": 1, "frames": 2, "size": 256, "amplitude": 0.05}
     (clip,) = puppets.clips("puppets", options, None)
-    film, truth = puppets.collector(options)(clip, tmp_path)
+    with puppets.collector(options, {}).video([clip], tmp_path / "state") as make:
+        film, truth = make(clip, tmp_path)
     assert (film.name, truth.name) == (f"{clip.clip}.mp4", f"{clip.clip}.npz")
     info = video.probe(film)
     assert (info.width, info.height, info.fps) == (256, 256, 25)
