@@ -1,4 +1,4 @@
-# make run · make test · make report · make lint · make train-models · make unlock · make clean
+# make run · make test · make test-slurm · make report · make lint · make train-models · make unlock · make clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -12,7 +12,7 @@ REPORT := results/report/index.html
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run report test lint train-models environment unlock clean
+.PHONY: run report test test-slurm lint train-models environment unlock clean
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -29,6 +29,11 @@ report: run
 test: $(READY)
 	@# A file stays in one process: its fixtures are what costs. OpenMP must not fight for the cores.
 	OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadfile --timeout 900 $(ARGS)
+
+# Minutes on a SLURM of its own; as root, which installs SLURM from Debian's packages where it is missing.
+test-slurm: $(READY)
+	tests/slurm/install.sh
+	OMP_NUM_THREADS=1 python -m pytest -m "" --timeout 2400 tests/slurm $(ARGS)
 
 lint: $(READY)
 	ruff check src tests

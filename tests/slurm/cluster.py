@@ -1,11 +1,12 @@
-"""A real SLURM on this machine: slurmctld, some nodes with fake GPUs, munge; no systemd, no cgroups, no accounting.
+"""A real SLURM on this machine: slurmctld, nodes with fake GPUs, munge; no systemd, cgroups or accounting.
 
-Everything runs in namespaces of its own: ``/etc/slurm`` is bound over (where the commands insist on finding their
-configuration), ports cannot meet those of anything else, there is no way out to a network, and every node has its
-own processes, which die with it. Nothing of the machine's own is changed, and nothing outlives the process that
-started the cluster.
+Everything runs in namespaces of its own: ``/etc/slurm`` is bound over (where the commands insist on finding
+their configuration), ports cannot meet those of anything else, there is no way out to a network, and every
+node has its own processes, which die with it. Nothing of the machine's own is changed, and nothing outlives
+the process that started the cluster.
 
-``python -m tests.slurm.cluster COMMAND …`` runs one command on a cluster of its own; a shell is good to look around.
+``python -m tests.slurm.cluster COMMAND …`` runs one command on a cluster of its own; a shell is good to look
+around.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import Popen
 from types import TracebackType
+from typing import Any
 
-# What `apt-get install --no-install-recommends` of Debian and Ubuntu needs for it.
-PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge", "iproute2", "util-linux")
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "munged", "mungekey", "ip", "unshare", "nsenter", "setpriv")
-# As Debian's packages have compiled it in; the executor plugin's job steps drop $SLURM_CONF.
+# Debian's packages have compiled it in; the executor plugin's job steps drop $SLURM_CONF.
 CONFIGURATION = Path("/etc/slurm")
-# Of all nodes. With 127.0.0.1 alone, SLURM takes a machine to have no addresses (getaddrinfo's AI_ADDRCONFIG).
+PROGRAMS = (
+    "slurmctld", "slurmd", "sbatch", "srun", "munged", "mungekey", "ip", "unshare", "nsenter", "setpriv",
+)  # fmt: skip
+# Of all nodes. With 127.0.0.1 alone, getaddrinfo (AI_ADDRCONFIG) takes the machine to have no addresses.
 ADDRESS = "10.77.0.1"
+GPUS = 2
 WAIT = 60.0
 
 CONF = """\
@@ -77,10 +81,11 @@ def missing() -> str:
         return "SLURM is tried on Linux only"
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent or not CONFIGURATION.is_dir():
-        return f"no {', '.join(absent) or CONFIGURATION}: apt-get install {' '.join(PACKAGES)}"
+        return f"no {', '.join(absent) or CONFIGURATION} (tests/slurm/install.sh installs SLURM)"
     if os.geteuid() != 0:
         return "starting a cluster needs root"
-    done = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, text=True)
+    trial = ["unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--mount-proc", "true"]
+    done = subprocess.run(trial, capture_output=True, text=True, check=False)
     return f"namespaces are not allowed here: {done.stderr.strip()}" if done.returncode else ""
 
 
@@ -89,7 +94,7 @@ class Cluster:
 
     Args:
         nodes: how many; they are called n1, n2, …
-        gpu_nodes: the first so many have two fake GPUs each, of type a100.
+        gpu_nodes: the first so many have two fake GPUs each, of model a100.
         cores: of a node, whatever this machine has.
         memory: of a node, MB.
     """
@@ -98,7 +103,7 @@ class Cluster:
         self.nodes = [f"n{i}" for i in range(1, nodes + 1)]
         self.gpu_nodes = self.nodes[:gpu_nodes]
         self.cores, self.memory = cores, memory
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, Popen[bytes]] = {}
 
     def __enter__(self) -> Cluster:
         # In /tmp itself: the name of munge's socket may have 107 characters.
@@ -118,10 +123,10 @@ class Cluster:
     ) -> None:
         self._stop()
 
-    def popen(self, command: Sequence[str | Path], **options: object) -> subprocess.Popen[str]:
-        """Start a command on the login node; its standard streams are text. It takes SIGINT as from a keyboard."""
-        inside = [*self._inside(), "--wd=" + str(options.pop("cwd", Path.cwd())), "--"]
-        return subprocess.Popen([*inside, *map(str, command)], text=True, preexec_fn=_listen, **options)  # type: ignore[call-overload,no-any-return]
+    def popen(self, command: Sequence[str | Path], cwd: Path | None = None, **options: Any) -> Popen[str]:
+        """Start a command on the login node; text streams, and SIGINT as from a keyboard."""
+        inside = [*self._inside(), f"--wd={cwd or Path.cwd()}", "--", *map(str, command)]
+        return Popen(inside, text=True, preexec_fn=_listen, **options)
 
     def ask(self, *command: str) -> str:
         """What a command of SLURM says; CalledProcessError when it fails."""
@@ -141,14 +146,21 @@ class Cluster:
         fields = ([word.split("=", 1) for word in line.split() if "=" in word] for line in lines)
         return [dict(pair for pair in line if len(pair) == 2) for line in fields if line]
 
-    def kill_node(self, name: str) -> None:
-        """End all processes of a node at once, as a power cut does."""
-        self._running.pop(name).kill()
+    def kill(self, name: str) -> None:
+        """End all processes of a node, or of ``slurmctld``, at once, as a power cut does."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
 
     def start_node(self, name: str) -> None:
         """Boot a node and wait until it takes jobs."""
         self._boot_node(name)
         self._wait_for_node(name)
+
+    def start_controller(self) -> None:
+        """Start ``slurmctld`` and wait until it answers."""
+        self._boot("slurmctld", "slurmctld -D & wait")
+        self._wait("slurmctld", lambda: "is UP" in self.ask("scontrol", "ping"))
 
     def _boot_node(self, name: str) -> None:
         log = self.folder / "log" / f"slurmd.{name}.log"
@@ -165,41 +177,42 @@ class Cluster:
     def _configure(self) -> None:
         for name in ("etc", "state", "log", *(f"spool.{node}" for node in self.nodes)):
             (self.folder / name).mkdir()
-        # Any file serves as a GPU's device; SLURM counts them and says which a job may use.
-        devices = [self.folder / f"gpu{i}" for i in range(2)]
-        for i, device in enumerate(devices):
-            os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(240, i))
-        lines, gres = [], ["AutoDetect=off"]
+        # Any device file serves as a GPU; SLURM counts them and says which of them a job may use.
+        for i in range(GPUS):
+            os.mknod(self.folder / f"gpu{i}", 0o666 | stat.S_IFCHR, os.makedev(240, i))
+        shape = f"CPUs={self.cores} CoresPerSocket={self.cores} RealMemory={self.memory}"
+        nodes, gres = [], ["AutoDetect=off"]
         for i, name in enumerate(self.nodes):
-            gpus = f" Gres=gpu:a100:{len(devices)}" if name in self.gpu_nodes else ""
-            lines.append(
-                f"NodeName={name} NodeHostname={name} NodeAddr={ADDRESS} Port={17001 + i} CPUs={self.cores}"
-                f" CoresPerSocket={self.cores} RealMemory={self.memory}{gpus}"
-            )
-            if gpus:
-                gres.append(f"NodeName={name} Name=gpu Type=a100 File={self.folder}/gpu[0-{len(devices) - 1}]")
-        text = CONF.format(folder=self.folder, address=ADDRESS, nodes="\n".join(lines), names=",".join(self.nodes))
+            node = f"NodeName={name} NodeHostname={name} NodeAddr={ADDRESS} Port={17001 + i} {shape}"
+            if name in self.gpu_nodes:
+                node += f" Gres=gpu:a100:{GPUS}"
+                gres.append(f"NodeName={name} Name=gpu Type=a100 File={self.folder}/gpu[0-{GPUS - 1}]")
+            nodes.append(node)
+        plugin = "disabled" if _version() >= (23, 11) else "cgroup/v1\nCgroupAutomount=no"
+        text = CONF.format(
+            folder=self.folder, address=ADDRESS, nodes="\n".join(nodes), names=",".join(self.nodes)
+        )
         (self.folder / "etc" / "slurm.conf").write_text(text)
         (self.folder / "etc" / "gres.conf").write_text("\n".join(gres) + "\n")
-        plugin = "disabled" if _version() >= (23, 11) else "cgroup/v1\nCgroupAutomount=no"
         (self.folder / "etc" / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n")
 
     def _start(self) -> None:
+        ready = self.folder / "ready"
         network = f"ip link set lo up && ip address add {ADDRESS}/32 dev lo && hostname login"
         bind = f"mount --bind {self.folder}/etc {CONFIGURATION}"
-        own = ["unshare", "--mount", "--net", "--uts"]
-        self._spawn("login", [*own, "sh", "-c", f"{network} && {bind} && : > {self.folder}/ready && exec sleep infinity"])
-        self._wait("namespaces", (self.folder / "ready").exists)
+        script = f"{network} && {bind} && : > {ready} && exec sleep infinity"
+        self._spawn("login", ["unshare", "--mount", "--net", "--uts", "sh", "-c", script])
+        self._wait("the login node", ready.exists)
         key, socket, log = (self.folder / name for name in ("munge.key", "munge.socket", "log/munged.log"))
         subprocess.run(["mungekey", "--create", f"--keyfile={key}"], check=True)
-        files = f"--key-file={key} --socket={socket} --log-file={log} --pid-file={key}.pid --seed-file={key}.seed"
+        files = f"--key-file={key} --socket={socket} --log-file={log}"
+        files += f" --pid-file={key}.pid --seed-file={key}.seed"
         self._boot("munged", f"munged --foreground --origin={ADDRESS} {files} & wait")
         self._wait("munge", socket.exists)
-        # Before the controller, which finds all of them then; one that comes just after it may be missed for a while.
+        # Before the controller, which finds them all then; one that comes just after may be missed for long.
         for name in self.nodes:
             self._boot_node(name)
-        self._boot("slurmctld", "slurmctld -D & wait")
-        self._wait("slurmctld", lambda: "is UP" in self.ask("scontrol", "ping"))
+        self.start_controller()
         for name in self.nodes:
             self._wait_for_node(name)
 
@@ -214,10 +227,10 @@ class Cluster:
     def _spawn(self, name: str, command: Sequence[str]) -> None:
         said = (self.folder / "log" / f"{name}.out").open("ab")
         # Should this process be killed, its children are as well.
-        self._running[name] = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", *command],
-            stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-        )  # fmt: skip
+        bound = ["setpriv", "--pdeathsig", "KILL", "--", *command]
+        self._running[name] = Popen(
+            bound, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+        )
         said.close()
 
     def _wait(self, what: str, ready: Callable[[], bool]) -> None:
@@ -230,15 +243,12 @@ class Cluster:
                 pass  # the daemon does not answer yet
             time.sleep(0.1)
         logs = "\n".join(f"--- {p.name}\n{p.read_text()[-2000:]}" for p in (self.folder / "log").iterdir())
-        logs = self.ask("scontrol", "show", "nodes") + logs
         raise TimeoutError(f"{what} did not come up within {WAIT:.0f} s\n{logs}")
 
     def _stop(self) -> None:
         # The login node's process holds the namespaces, so it goes last.
         for name in reversed(list(self._running)):
-            process = self._running.pop(name)
-            process.kill()
-            process.wait()
+            self.kill(name)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,17 +30,15 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-def submit(
-    cluster: Cluster, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
-    """Start the workflow of a folder on the cluster, through the profile; it writes into ``snakemake.log``."""
+def submit(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the workflow of a folder on the cluster, through the profile; it tells ``snakemake.log``."""
     path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     profile = ("--workflow-profile", "workflow/profiles/slurm", *HASTE)
     with (folder / "snakemake.log").open("a") as log:
         return cluster.popen(
             [sys.executable, "-m", "snakemake", "--nolock", *profile, *arguments],
             cwd=folder,
-            env=os.environ | {"PATH": path, "REAL_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"} | (environment or {}),
+            env=os.environ | {"PATH": path, "REAL_PYTHON": sys.executable},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -62,6 +60,15 @@ def until(ready: Callable[[], object], timeout: float = 120) -> None:
     while not ready():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.2)
+
+
+def by_rule(cluster: Cluster, since: int = 0) -> dict[str, list[dict[str, str]]]:
+    """All jobs of a rule in the order of their submission, those after a number of a job."""
+    jobs: dict[str, list[dict[str, str]]] = {}
+    for job in cluster.jobs():
+        if int(job["JobId"]) > since:
+            jobs.setdefault(job["Comment"].split("_")[1], []).append(job)
+    return jobs
 
 
 class ScriptedProject(Project):

@@ -1,4 +1,4 @@
-"""The workflow through its profile on a real SLURM, with stages that only write files: the form that CI runs."""
+"""The workflow through its profile on a real SLURM, with stages that only write files; CI runs this."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import sys
 
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import ScriptedProject, finish, submit, until
+from tests.slurm.conftest import ScriptedProject, by_rule, finish, submit, until
 
 # Takes 1.5 GB for as long as SLURM needs to look twice.
 HUNGRY = f"exec {sys.executable} -c 'import time; held = bytearray(1_500_000_000); time.sleep(6)'"
@@ -16,15 +16,13 @@ LATENTS = "results/own/latents/psp/0000-of-0001.h5"
 
 
 def test_memory_and_gpus(cluster: Cluster, project: ScriptedProject) -> None:
-    """A job that needs more than its rule says gets it when tried again; GPU jobs have a GPU, others have none."""
+    """A job that needs more than its rule says gets it when tried again; GPU jobs alone have a GPU."""
     project.before("select", HUNGRY)
     for stage in ("align", "invert"):
         project.before(stage, f'echo "$CUDA_VISIBLE_DEVICES" > {stage}.gpus')
     finish(project.folder, submit(cluster, project.folder, "--", LATENTS))
     assert (project.folder / LATENTS).exists()
-    jobs: dict[str, list[dict[str, str]]] = {}
-    for job in cluster.jobs():
-        jobs.setdefault(job["Comment"].split("_")[1], []).append(job)
+    jobs = by_rule(cluster)
     assert set(jobs) == {"align", "measure", "select", "invert", "train"}
     memory = [(job["JobState"], job["TRES"].split("mem=")[1].split(",")[0]) for job in jobs.pop("select")]
     assert memory == [("FAILED", "1000M"), ("COMPLETED", "2000M")]

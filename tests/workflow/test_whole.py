@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -18,105 +17,15 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from remime import video
-from remime.sources import Clip
-from remime.sources.puppets import collector
-from tests.workflow.project import ROOT
+from tests.workflow.real import FRAMES, MESH, NETWORKS, make_project, read_scores, render
 
-FRAMES = 8
-PEOPLE = ("anna", "berta", "carla", "dora")
-NETWORKS = ("mobile-ffhq", "dlib-landmarks-68", "dlib-resnet-id", "sface", "hopenet-lite", "lpips-alex")
-MESH = ("face-mesh", "blendshapes")
 # Every stage that a run starts; each is killed once.
 STAGES = (
     "collect", "manifest", "split", "align", "measure", "select", "invert", "index", "train", "plan",
     "reenact", "score", "summarize", "figures", "sheet", "report",
 )  # fmt: skip
-CONFIG = {
-    "datasets": {
-        "own": {
-            "source": "folder",
-            "path": "clips",
-            "shards": 2,
-            "select": {"min_frames": 2, "sample_interval": 0.1},
-        },
-        "puppets": {
-            "source": "puppets",
-            "identities": 3,
-            "frames": 6,
-            "size": 256,
-            "shards": 1,
-            "select": {"min_frames": 2, "sample_interval": 0.04},
-        },
-    },
-    "inverters": {
-        "psp": {
-            "method": "restyle-psp",
-            "preset": "small",
-            "refinements": 1,
-            "init": "models/restyle-psp-small.safetensors",
-        },
-    },
-    "models": {
-        "linear-psp": {"method": "linear", "inverter": "psp"},
-        "mapping": {
-            "method": "mapping",
-            "preset": "small",
-            "inverter": "psp",
-            "init": "models/mapping-small.safetensors",
-            "train": {
-                "datasets": ["own", "puppets"],
-                "steps": 4,
-                "batch": 1,
-                "validate_every": 2,
-                "checkpoint_every": 1,
-            },
-        },
-    },
-    "protocols": {
-        "cross": {"kind": "cross", "datasets": ["own"], "inverter": "psp", "split": "all", "pairs": 2},
-        "self": {
-            "kind": "self",
-            "datasets": ["own"],
-            "inverter": "psp",
-            "split": "all",
-            "pairs": 1,
-            "models": ["mapping"],
-        },
-    },
-    "summarize": {"bootstrap": 100},
-}
-
-
-def _render(folder: Path) -> None:
-    """Clips of generated people, one folder each, and a file that is no video."""
-    render = collector({})
-    for person in PEOPLE:
-        target = folder / person
-        target.mkdir(parents=True)
-        described = {
-            "identity": person, "motion": person, "frames": FRAMES, "fps": 25, "size": 256, "truncation": 0.5,
-            "amplitude": 1.0, "generator": "mobile-ffhq",
-        }  # fmt: skip
-        clip = Clip(
-            clip="talk", video="talk", identity=person, split="train", kind="render",
-            path=json.dumps(described), terms="",
-        )  # fmt: skip
-        for path in render(clip, target):
-            if path.suffix == ".npz":
-                path.unlink()
-    (folder / "anna" / "broken.mp4").write_text("not a video")
-
-
-def _project(folder: Path, clips: Path) -> Path:
-    folder.mkdir()
-    for name in ("Snakefile", "workflow", "src", "envs", "profiles", "models", "resources"):
-        (folder / name).symlink_to(ROOT / name)
-    (folder / "clips").symlink_to(clips)
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    return folder
 
 
 def _snakemake(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -185,24 +94,19 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., None]]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def _scores(folder: Path) -> list[dict[str, Any]]:
-    tables = sorted((folder / "results/benchmarks").rglob("scores/*.parquet"))
-    return [row for table in tables for row in pq.read_table(table).to_pylist()]
-
-
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory, weights: Callable[[str], Any]) -> Path:
     for name in (*NETWORKS, *MESH):
         weights(name)
     folder = tmp_path_factory.mktemp("clips")
-    _render(folder)
+    render(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
     """A finished run, and for how long the shortest job of each stage ran."""
-    folder = _project(tmp_path_factory.mktemp("whole") / "run", clips)
+    folder = make_project(tmp_path_factory.mktemp("whole") / "run", clips)
     jobs: dict[tuple[str, int], float] = {}
 
     def clock(stage: str, process: psutil.Process) -> bool:
@@ -223,7 +127,7 @@ def test_everything_comes_out(whole: tuple[Path, dict[str, float]]) -> None:
     page = (folder / "results/report/index.html").read_text()
     for expected in ("mapping", "linear-psp", "anna", "Pose (MAE)", "unreadable"):
         assert expected in page
-    rows = _scores(folder)
+    rows = read_scores(folder)
     clip_rows = {(r["benchmark"], r["model"], r["metric"]): r for r in rows if r["frame"] is None}
     assert {key[:2] for key in clip_rows} == {
         ("cross", "mapping"), ("cross", "linear-psp"), ("self", "mapping"),
@@ -258,7 +162,7 @@ def test_nothing_is_done_twice(whole: tuple[Path, dict[str, float]]) -> None:
 def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, tmp_path: Path) -> None:
     """Killed once inside each stage, the workflow comes to the same scores, and repeats no finished job."""
     reference, seconds = whole
-    folder = _project(tmp_path / "run", clips)
+    folder = make_project(tmp_path / "run", clips)
     choose = random.Random(20)
     pending = {stage: choose.uniform(0.3, 0.7) * seconds[stage] for stage in STAGES}
 
@@ -284,7 +188,7 @@ def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, 
         shutil.rmtree(folder / "results")
         run()
     assert not pending
-    assert _scores(folder) == _scores(reference)
+    assert read_scores(folder) == read_scores(reference)
     assert not [path for path in (folder / "results").rglob("*") if ".tmp" in path.name]
 
 
@@ -292,7 +196,7 @@ def test_full_and_read_only_disks(
     whole: tuple[Path, dict[str, float]], clips: Path, tmp_path: Path, small_disk: Callable[[str], None]
 ) -> None:
     """Both are told with the path; with room again, the workflow goes on from what was finished."""
-    folder = _project(tmp_path / "run", clips)
+    folder = make_project(tmp_path / "run", clips)
     log, results = folder / "snakemake.log", folder / "results"
     small_disk("size=40m,ro")
     assert _snakemake(folder, "--", "shards").wait() == 1
@@ -308,13 +212,13 @@ def test_full_and_read_only_disks(
     small_disk("size=500m,rw")
     assert _snakemake(folder).wait() == 0, log.read_text()[-4000:]
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert _scores(folder) == _scores(whole[0])
+    assert read_scores(folder) == read_scores(whole[0])
 
 
 def test_shard_cut_in_half(whole: tuple[Path, dict[str, float]]) -> None:
     """It is named with what to do; done so, the same scores come out. This changes the run, so it is last."""
     folder, _ = whole
-    before = _scores(folder)
+    before = read_scores(folder)
     shard = folder / "results/puppets/aligned/0000-of-0001.h5"
     os.truncate(shard, shard.stat().st_size // 2)
     log = folder / "snakemake.log"
@@ -325,4 +229,4 @@ def test_shard_cut_in_half(whole: tuple[Path, dict[str, float]]) -> None:
     assert "Traceback" not in said
     shard.unlink()
     assert _snakemake(folder).wait() == 0, log.read_text()[-4000:]
-    assert _scores(folder) == before
+    assert read_scores(folder) == before
