@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.slurm.cluster import Cluster, missing
 from tests.workflow.project import Project, small_config
@@ -19,6 +20,9 @@ HASTE = (
     "--slurm-init-seconds-before-status-checks", "2", "--max-status-checks-per-second", "2",
     "--latency-wait", "10",
 )  # fmt: skip
+
+# Takes 1.5 GB for as long as SLURM needs to look twice.
+HUNGRY = f"exec {sys.executable} -c 'import time; held = bytearray(1_500_000_000); time.sleep(6)'"
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,14 @@ class ScriptedProject(Project):
         before = 'script="scripts/${2#remime.stages.}"; [ ! -e "$script" ] || sh "$script" || exit'
         stub.write_text(f'#!/bin/sh\n{before}\nexec {folder}/bin/stub "$@"\n')
         stub.chmod(0o755)
+
+    def shards(self, count: int) -> None:
+        """Give the dataset so many shards, with more than enough clips for all."""
+        for i in range(8 * count):
+            (self.folder / "clips" / "anna" / f"{i}.mp4").write_text("film")
+        config = yaml.safe_load((self.folder / "config.yaml").read_text())
+        config["datasets"]["own"]["shards"] = count
+        self.configure(config)
 
     def before(self, stage: str, script: str) -> None:
         """Let every job of a stage begin with a script."""

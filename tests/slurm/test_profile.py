@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sys
 
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import ScriptedProject, by_rule, finish, submit, until
-
-# Takes 1.5 GB for as long as SLURM needs to look twice.
-HUNGRY = f"exec {sys.executable} -c 'import time; held = bytearray(1_500_000_000); time.sleep(6)'"
-
+from tests.slurm.conftest import HUNGRY, ScriptedProject, by_rule, finish, submit, until
 
 LATENTS = "results/own/latents/psp/0000-of-0001.h5"
 

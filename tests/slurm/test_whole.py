@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import ScriptedProject, by_rule, finish, submit, until
+from tests.slurm.conftest import HUNGRY, ScriptedProject, by_rule, finish, submit, until
 from tests.workflow.real import MESH, NETWORKS, make_project, read_scores, render
 
 pytestmark = pytest.mark.cluster
@@ -111,3 +111,17 @@ def test_interrupt_of_many(cluster: Cluster, whole: Path, tmp_path: Path) -> Non
     assert "CANCELLED" in states
     assert states <= {"CANCELLED", "COMPLETED"}
     assert not list((tmp_path / "run/results").rglob("*.h5"))
+
+
+def test_array_jobs(cluster: Cluster, project: ScriptedProject) -> None:
+    """All shards of a stage in one submission; those that ran out of memory are one again, with more."""
+    last = max(int(job["JobId"]) for job in cluster.jobs())
+    project.shards(3)
+    project.before("select", HUNGRY)
+    target = [f"results/own/selected/{i:04d}-of-0003.parquet" for i in range(3)]
+    finish(project.folder, submit(cluster, project.folder, "--slurm-array-jobs", "all", "--", *target))
+    jobs = by_rule(cluster, last)["select"]
+    groups = {job["ArrayJobId"]: [] for job in jobs}
+    for job in jobs:
+        groups[job["ArrayJobId"]].append(job["JobState"])
+    assert list(groups.values()) == [["FAILED"] * 3, ["COMPLETED"] * 3]
