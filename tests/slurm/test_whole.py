@@ -121,7 +121,7 @@ def test_array_jobs(cluster: Cluster, project: ScriptedProject) -> None:
     target = [f"results/own/selected/{i:04d}-of-0003.parquet" for i in range(3)]
     finish(project.folder, submit(cluster, project.folder, "--slurm-array-jobs", "all", "--", *target))
     jobs = by_rule(cluster, last)["select"]
-    groups = {job["ArrayJobId"]: [] for job in jobs}
+    groups: dict[str, list[str]] = {job["ArrayJobId"]: [] for job in jobs}
     for job in jobs:
         groups[job["ArrayJobId"]].append(job["JobState"])
     assert list(groups.values()) == [["FAILED"] * 3, ["COMPLETED"] * 3]
