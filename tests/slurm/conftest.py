@@ -66,8 +66,13 @@ def until(ready: Callable[[], object], timeout: float = 120) -> None:
         time.sleep(0.2)
 
 
+def last_job(cluster: Cluster) -> int:
+    """The number of the last job that was submitted; 0 where there was none."""
+    return max((int(job["JobId"]) for job in cluster.jobs()), default=0)
+
+
 def by_rule(cluster: Cluster, since: int = 0) -> dict[str, list[dict[str, str]]]:
-    """All jobs of a rule in the order of their submission, those after a number of a job."""
+    """The jobs of every rule, those submitted after job number ``since``."""
     jobs: dict[str, list[dict[str, str]]] = {}
     for job in cluster.jobs():
         if int(job["JobId"]) > since:

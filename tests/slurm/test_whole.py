@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import HUNGRY, ScriptedProject, by_rule, finish, submit, until
+from tests.slurm.conftest import HUNGRY, ScriptedProject, by_rule, finish, last_job, submit, until
 from tests.workflow.real import MESH, NETWORKS, make_project, read_scores, render
 
 pytestmark = pytest.mark.cluster
@@ -53,7 +53,7 @@ def test_node_dies(cluster: Cluster, whole: Path, tmp_path: Path) -> None:
         shutil.rmtree(folder / "results/own" / name)
     for name in ("benchmarks", "models/mapping", "report"):
         shutil.rmtree(folder / "results" / name)
-    last = max(int(job["JobId"]) for job in cluster.jobs())
+    last = last_job(cluster)
     workflow = submit(cluster, folder)
 
     def running() -> list[dict[str, str]]:
@@ -73,7 +73,7 @@ def test_node_dies(cluster: Cluster, whole: Path, tmp_path: Path) -> None:
 
 def test_cancelled_by_somebody(cluster: Cluster, project: ScriptedProject) -> None:
     """A job that an administrator cancelled is submitted again."""
-    last = max(int(job["JobId"]) for job in cluster.jobs())
+    last = last_job(cluster)
     project.before("align", "[ -e again ] || { touch again; sleep 600; }")
     workflow = submit(cluster, project.folder, "--", ALIGNED)
     until((project.folder / "again").exists)
@@ -84,7 +84,7 @@ def test_cancelled_by_somebody(cluster: Cluster, project: ScriptedProject) -> No
 
 def test_controller_away(cluster: Cluster, project: ScriptedProject) -> None:
     """Jobs run on while slurmctld is away, and the workflow waits for it."""
-    last = max(int(job["JobId"]) for job in cluster.jobs())
+    last = last_job(cluster)
     project.before("align", "echo run >> runs; sleep 30")
     workflow = submit(cluster, project.folder, "--", ALIGNED)
     until((project.folder / "runs").exists)
@@ -101,7 +101,7 @@ def test_controller_away(cluster: Cluster, project: ScriptedProject) -> None:
 def test_interrupt_of_many(cluster: Cluster, whole: Path, tmp_path: Path) -> None:
     """Ctrl-C during a real run leaves neither jobs nor half-written files."""
     make_project(tmp_path / "run", (whole / "clips").resolve())
-    last = max(int(job["JobId"]) for job in cluster.jobs())
+    last = last_job(cluster)
     workflow = submit(cluster, tmp_path / "run")
     until(lambda: len(cluster.queue()) >= 3)
     workflow.send_signal(signal.SIGINT)
@@ -114,14 +114,17 @@ def test_interrupt_of_many(cluster: Cluster, whole: Path, tmp_path: Path) -> Non
 
 
 def test_array_jobs(cluster: Cluster, project: ScriptedProject) -> None:
-    """All shards of a stage in one submission; those that ran out of memory are one again, with more."""
-    last = max(int(job["JobId"]) for job in cluster.jobs())
+    """All shards of a stage in one submission; each that runs out of memory is tried again with more."""
+    last = last_job(cluster)
     project.shards(3)
-    project.before("select", HUNGRY)
-    target = [f"results/own/selected/{i:04d}-of-0003.parquet" for i in range(3)]
-    finish(project.folder, submit(cluster, project.folder, "--slurm-array-jobs", "all", "--", *target))
-    jobs = by_rule(cluster, last)["select"]
-    groups: dict[str, list[str]] = {job["ArrayJobId"]: [] for job in jobs}
-    for job in jobs:
-        groups[job["ArrayJobId"]].append(job["JobState"])
-    assert list(groups.values()) == [["FAILED"] * 3, ["COMPLETED"] * 3]
+    project.before("align", HUNGRY)
+    options = ("--slurm-array-jobs", "align", "--set-resources", "align:mem_mb=1000 * attempt")
+    target = [f"results/own/aligned/{i:04d}-of-0003.h5" for i in range(3)]
+    finish(project.folder, submit(cluster, project.folder, *options, "--", *target))
+    jobs = by_rule(cluster, last)["align"]
+    failed = [job for job in jobs if job["JobState"] == "FAILED"]
+    assert len(failed) == 3
+    assert len({job["ArrayJobId"] for job in failed}) == 1
+    # The plugin adds 1 MB to tasks of an array.
+    completed = [job for job in jobs if job["JobState"] == "COMPLETED"]
+    assert [job["TRES"].split("mem=")[1][:3] for job in completed] == ["200"] * 3
