@@ -1,4 +1,4 @@
-# make run · make test · make test-chaos · make report · make lint · make train-models · make unlock · make clean
+# make run · make test · make test-slurm · make test-chaos · make report · make lint · make train-models · make unlock · make clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -12,7 +12,7 @@ REPORT := results/report/index.html
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run report test test-chaos lint train-models environment unlock clean
+.PHONY: run report test test-slurm test-chaos lint train-models environment unlock clean
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -34,6 +34,11 @@ test: $(READY)
 FOLDER ?= build/chaos
 test-chaos: $(READY)
 	python -m tests.workflow.chaos $(FOLDER) --cores $(CORES) $(ARGS)
+
+# Minutes on a SLURM of its own; as root, which installs SLURM from Debian's packages where it is missing.
+test-slurm: $(READY)
+	tests/slurm/install.sh
+	OMP_NUM_THREADS=1 python -m pytest -m "" --timeout 2400 tests/slurm $(ARGS)
 
 lint: $(READY)
 	ruff check src tests

@@ -8,6 +8,10 @@ min_version("9.0")
 configfile: "config.yaml"
 
 
+# With --sdm apptainer; envs/apptainer.def makes it.
+container: "resources/remime.sif"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/weights.smk"
 include: "workflow/rules/datasets.smk"

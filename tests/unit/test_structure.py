@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -230,6 +231,33 @@ class TestDependencies:
         direct = [*self.project["dependencies"], *extras["dev"], *extras["slurm"], *extras["download"]]
         assert {distribution(spec).lower() for spec in direct} == pinned
         assert all("==" in line for line in lines if line and not line.startswith("#"))
+
+    def test_container_recipes_are_one(self) -> None:
+        """Both start from the same image, copy the same files, run the same script."""
+        docker = (ROOT / "envs/Containerfile").read_text()
+        apptainer = (ROOT / "envs/apptainer.def").read_text()
+        assert re.findall(r"^FROM (\S+)", docker, re.M) == re.findall(r"^From: (\S+)", apptainer, re.M)
+        files = re.search(r"%files\n(.*?)\n\n", apptainer, re.S)
+        assert files
+        copied = re.findall(r"^COPY (.+)", docker, re.M)
+        assert copied == [line.strip() for line in files[1].splitlines()]
+        sources = {source for line in copied for source in line.split()[:-1]}
+        assert all((ROOT / source).exists() for source in sources)
+        allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+        assert sources == allowed
+        assert re.findall(r"^RUN (.+)", docker, re.M) == re.findall(r"%post\n +(.+)", apptainer)
+        assert re.findall(r"^ENV (.+)", docker, re.M) == re.findall(r"%environment\n +export (.+)", apptainer)
+
+    def test_container_has_the_pinned_packages(self) -> None:
+        script = (ROOT / "envs/install.sh").read_text()
+        pip = re.search(r'^pip="(.+)"$', script, re.M)
+        assert pip
+        assert "--constraint constraints.txt" in pip[1]
+        # Nothing is installed around the constraints, and the SLURM plugins come along.
+        assert script.count("pip install") == 1
+        installs = re.findall(r"^\$pip .*$", script, re.M)
+        assert installs == ["$pip torch", "$pip '.[slurm,download]'"]
+        assert subprocess.run(["sh", "-n", ROOT / "envs/install.sh"], check=False).returncode == 0
 
     def test_every_foreign_import_is_declared(self) -> None:
         extras = self.project["optional-dependencies"]

@@ -67,12 +67,14 @@ def test_torch_is_installed_first_and_only_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["run", "report", "test", "test-chaos", "lint", "train-models", "unlock", "clean"]
+    "target", ["run", "report", "test", "test-slurm", "test-chaos", "lint", "train-models", "unlock", "clean"]
 )
 def test_every_target_can_be_planned(folder: Path, target: str) -> None:
     done = make(folder, "--dry-run", target, "ARGS=--own-argument")
     assert done.returncode == 0, done.stderr
-    assert ("--own-argument" in done.stdout) == (target in ("run", "report", "test", "test-chaos"))
+    assert ("--own-argument" in done.stdout) == (
+        target in ("run", "report", "test", "test-slurm", "test-chaos")
+    )
 
 
 def test_ci_runs_linters_and_tests() -> None:

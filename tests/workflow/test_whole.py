@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -16,107 +15,17 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from remime import video
 from remime.shards import shard_names
-from remime.sources import Clip
-from remime.sources.puppets import collector
-from tests.workflow.project import ROOT
+from tests.workflow.real import FRAMES, MESH, NETWORKS, make_project, render
 from tests.workflow.runs import LOG, scores, start, unlock, watch
 
-FRAMES = 8
-PEOPLE = ("anna", "berta", "carla", "dora")
-NETWORKS = ("mobile-ffhq", "dlib-landmarks-68", "dlib-resnet-id", "sface", "hopenet-lite", "lpips-alex")
-MESH = ("face-mesh", "blendshapes")
 # Every stage that a run starts; each is killed once.
 STAGES = (
     "collect", "manifest", "split", "align", "measure", "select", "invert", "index", "train", "plan",
     "reenact", "score", "summarize", "figures", "sheet", "report",
 )  # fmt: skip
-CONFIG = {
-    "datasets": {
-        "own": {
-            "source": "folder",
-            "path": "clips",
-            "shards": 2,
-            "select": {"min_frames": 2, "sample_interval": 0.1},
-        },
-        "puppets": {
-            "source": "puppets",
-            "identities": 3,
-            "frames": 6,
-            "size": 256,
-            "shards": 1,
-            "select": {"min_frames": 2, "sample_interval": 0.04},
-        },
-    },
-    "inverters": {
-        "psp": {
-            "method": "restyle-psp",
-            "preset": "small",
-            "refinements": 1,
-            "init": "models/restyle-psp-small.safetensors",
-        },
-    },
-    "models": {
-        "linear-psp": {"method": "linear", "inverter": "psp"},
-        "mapping": {
-            "method": "mapping",
-            "preset": "small",
-            "inverter": "psp",
-            "init": "models/mapping-small.safetensors",
-            "train": {
-                "datasets": ["own", "puppets"],
-                "steps": 4,
-                "batch": 1,
-                "validate_every": 2,
-                "checkpoint_every": 1,
-            },
-        },
-    },
-    "protocols": {
-        "cross": {"kind": "cross", "datasets": ["own"], "inverter": "psp", "split": "all", "pairs": 2},
-        "self": {
-            "kind": "self",
-            "datasets": ["own"],
-            "inverter": "psp",
-            "split": "all",
-            "pairs": 1,
-            "models": ["mapping"],
-        },
-    },
-    "summarize": {"bootstrap": 100},
-}
-
-
-def _render(folder: Path) -> None:
-    """Clips of generated people, one folder each, and a file that is no video."""
-    render = collector({})
-    for person in PEOPLE:
-        target = folder / person
-        target.mkdir(parents=True)
-        described = {
-            "identity": person, "motion": person, "frames": FRAMES, "fps": 25, "size": 256, "truncation": 0.5,
-            "amplitude": 1.0, "generator": "mobile-ffhq",
-        }  # fmt: skip
-        clip = Clip(
-            clip="talk", video="talk", identity=person, split="train", kind="render",
-            path=json.dumps(described), terms="",
-        )  # fmt: skip
-        for path in render(clip, target):
-            if path.suffix == ".npz":
-                path.unlink()
-    (folder / "anna" / "broken.mp4").write_text("not a video")
-
-
-def _project(folder: Path, clips: Path) -> Path:
-    folder.mkdir()
-    for name in ("Snakefile", "workflow", "src", "envs", "profiles", "models", "resources"):
-        (folder / name).symlink_to(ROOT / name)
-    (folder / "clips").symlink_to(clips)
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    return folder
 
 
 def _snakemake(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -151,14 +60,14 @@ def clips(tmp_path_factory: pytest.TempPathFactory, weights: Callable[[str], Any
     for name in (*NETWORKS, *MESH):
         weights(name)
     folder = tmp_path_factory.mktemp("clips")
-    _render(folder)
+    render(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
     """A finished run, and for how long the shortest job of each stage ran."""
-    folder = _project(tmp_path_factory.mktemp("whole") / "run", clips)
+    folder = make_project(tmp_path_factory.mktemp("whole") / "run", clips)
     jobs: dict[tuple[str, int], float] = {}
 
     def clock(stage: str, process: psutil.Process) -> bool:
@@ -214,7 +123,7 @@ def test_nothing_is_done_twice(whole: tuple[Path, dict[str, float]]) -> None:
 def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, tmp_path: Path) -> None:
     """Killed once inside each stage, the workflow comes to the same scores, and repeats no finished job."""
     reference, seconds = whole
-    folder = _project(tmp_path / "run", clips)
+    folder = make_project(tmp_path / "run", clips)
     choose = random.Random(20)
     pending = {stage: choose.uniform(0.3, 0.7) * seconds[stage] for stage in STAGES}
 
@@ -244,7 +153,7 @@ def test_kill_in_every_stage(whole: tuple[Path, dict[str, float]], clips: Path, 
 
 
 def test_a_read_only_disk(clips: Path, tmp_path: Path, small_disk: Callable[[str], None]) -> None:
-    folder = _project(tmp_path / "run", clips)
+    folder = make_project(tmp_path / "run", clips)
     small_disk("size=40m,ro")
     assert _snakemake(folder, "--", "shards").wait() == 1
     assert re.search(r"Read-only file system: 'results/\w+'", (folder / LOG).read_text())
@@ -254,7 +163,7 @@ def test_a_disk_that_fills_up_in_every_stage(
     whole: tuple[Path, dict[str, float]], clips: Path, tmp_path: Path, small_disk: Callable[[str], None]
 ) -> None:
     """It is told with the path; with room again, the workflow goes on from what was finished."""
-    folder = _project(tmp_path / "run", clips)
+    folder = make_project(tmp_path / "run", clips)
     log, results = folder / LOG, folder / "results"
     before: dict[str, tuple[str, ...]] = {
         "collect": ("--", "shards"),

@@ -71,7 +71,7 @@ rule collect:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=2500,
+        mem_mb=lambda w, attempt: 2500 * attempt,
         runtime=240,
         # For `--resources download=N`, where several machines share a line.
         download=lambda w: int(flow.is_downloaded(w.dataset)),

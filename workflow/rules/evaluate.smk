@@ -46,7 +46,7 @@ rule reenact:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=480,
         gpu=1,
     params:
@@ -78,7 +78,7 @@ rule score:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=2500,
+        mem_mb=lambda w, attempt: 2500 * attempt,
         runtime=480,
         gpu=1,
     params:

@@ -14,7 +14,7 @@ rule align:
     conda:
         "../../envs/media.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=240,
     params:
         collected=lambda w: flow.collected_arguments(w.dataset, w.shard),
@@ -40,7 +40,7 @@ rule measure:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=2500,
+        mem_mb=lambda w, attempt: 2500 * attempt,
         runtime=240,
     params:
         state="results/state/measure/{dataset}/{shard}",
@@ -62,7 +62,7 @@ rule select:
     conda:
         "../../envs/media.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=lambda w, attempt: 1000 * attempt,
         runtime=30,
     params:
         options=lambda w: to_json(flow.options("select", w.dataset)),

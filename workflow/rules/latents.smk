@@ -19,7 +19,7 @@ rule invert:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=240,
         gpu=1,
     params:

@@ -14,7 +14,7 @@ rule train:
         "../../envs/torch.yaml"
     threads: 8
     resources:
-        mem_mb=5000,
+        mem_mb=lambda w, attempt: 5000 * attempt,
         runtime=2880,
         gpu=1,
     params:

@@ -1,0 +1,103 @@
+"""A run of the whole workflow with the real networks on tiny clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from remime.sources import Clip
+from remime.sources.puppets import collector
+from tests.workflow.project import ROOT
+
+FRAMES = 8
+PEOPLE = ("anna", "berta", "carla", "dora")
+NETWORKS = ("mobile-ffhq", "dlib-landmarks-68", "dlib-resnet-id", "sface", "hopenet-lite", "lpips-alex")
+MESH = ("face-mesh", "blendshapes")
+CONFIG = {
+    "datasets": {
+        "own": {
+            "source": "folder",
+            "path": "clips",
+            "shards": 2,
+            "select": {"min_frames": 2, "sample_interval": 0.1},
+        },
+        "puppets": {
+            "source": "puppets",
+            "identities": 3,
+            "frames": 6,
+            "size": 256,
+            "shards": 1,
+            "select": {"min_frames": 2, "sample_interval": 0.04},
+        },
+    },
+    "inverters": {
+        "psp": {
+            "method": "restyle-psp",
+            "preset": "small",
+            "refinements": 1,
+            "init": "models/restyle-psp-small.safetensors",
+        },
+    },
+    "models": {
+        "linear-psp": {"method": "linear", "inverter": "psp"},
+        "mapping": {
+            "method": "mapping",
+            "preset": "small",
+            "inverter": "psp",
+            "init": "models/mapping-small.safetensors",
+            "train": {
+                "datasets": ["own", "puppets"],
+                "steps": 4,
+                "batch": 1,
+                "validate_every": 2,
+                "checkpoint_every": 1,
+            },
+        },
+    },
+    "protocols": {
+        "cross": {"kind": "cross", "datasets": ["own"], "inverter": "psp", "split": "all", "pairs": 2},
+        "self": {
+            "kind": "self",
+            "datasets": ["own"],
+            "inverter": "psp",
+            "split": "all",
+            "pairs": 1,
+            "models": ["mapping"],
+        },
+    },
+    "summarize": {"bootstrap": 100},
+}
+
+
+def render(folder: Path) -> None:
+    """Clips of generated people, one folder each, and a file that is no video."""
+    collected = collector({}, {})
+    for person in PEOPLE:
+        target = folder / person
+        target.mkdir(parents=True)
+        described = {
+            "identity": person, "motion": person, "frames": FRAMES, "fps": 25, "size": 256, "truncation": 0.5,
+            "amplitude": 1.0, "generator": "mobile-ffhq",
+        }  # fmt: skip
+        clip = Clip(
+            clip="talk", video="talk", identity=person, split="train", kind="render",
+            path=json.dumps(described), terms="",
+        )  # fmt: skip
+        with collected.video([clip], folder) as make:
+            paths = make(clip, target)
+        for path in paths:
+            if path.suffix == ".npz":
+                path.unlink()
+    (folder / "anna" / "broken.mp4").write_text("not a video")
+
+
+def make_project(folder: Path, clips: Path) -> Path:
+    """A folder to run the workflow in, on the clips of another."""
+    folder.mkdir()
+    for name in ("Snakefile", "workflow", "src", "envs", "profiles", "models", "resources"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "clips").symlink_to(clips)
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    return folder
