@@ -209,5 +209,5 @@ def test_command_line(tmp_path, dataset):
     files = {k: tmp_path / "m" / k for k in ("output", "history", "card", "state")}
     arguments = ["--name", "psp", *(str(x) for k, v in files.items() for x in (f"--{k}", v))]
     options = json.dumps({**INVERTER, "steps": 1})
-    stage.main([*arguments, "--options", options, "--datasets", f"{dataset.folder}=2", "--devices", "1"])
+    stage.main([*arguments, "--options", options, "--datasets", f"{dataset.folder}=2", "--processes", "1"])
     assert load_model(files["output"]).meta["name"] == "psp"
