@@ -1,4 +1,4 @@
-"""Which GPU a process computes on. On a workstation it takes a lease, so that two never share one by accident.
+"""Which GPU a process computes on: on a workstation it takes a lease, so that no two share one by accident.
 
 A lease is an exclusive lock on a file that stands for a physical GPU. It belongs to the process and ends with
 it, also when it is killed. Where a scheduler has granted the GPUs there is nothing to choose, and no lease.
@@ -18,8 +18,8 @@ from typing import Literal
 
 from remime.errors import InputError
 
-# What to do when others hold all GPUs: wait for one, share one, or compute on the CPU.
-Busy = Literal["wait", "share", "cpu"]
+# What to do when others hold all GPUs: wait for one, or share one.
+Busy = Literal["wait", "share"]
 
 _VISIBLE, _LEASES = "CUDA_VISIBLE_DEVICES", "REMIME_GPU_LEASES"
 _OFF = "off"
@@ -79,8 +79,8 @@ def compute_device(busy: Busy = "wait") -> str:
     """
     import torch
 
-    if torch.version.cuda is not None and not lease(1, busy):
-        return "cpu"
+    if torch.version.cuda is not None:
+        lease(1, busy)
     if not torch.cuda.is_available():
         return "cpu"
     if _held and torch.cuda.device_count() != len(_held):
@@ -99,56 +99,47 @@ def _scheduled() -> bool:
     return any(name in os.environ for name in _SCHEDULERS)
 
 
-def lease(count: int = 1, busy: Busy = "wait") -> bool:
+def lease(count: int = 1, busy: Busy = "wait") -> None:
     """Restrict this process, and those that it starts, to GPUs that no other process has leased.
 
     Args:
         count: how many it needs.
         busy: what to do when there are not as many free ones.
 
-    Returns:
-        False where ``busy`` is "cpu" and all GPUs are in use.
-
     Raises:
         InputError: there are fewer GPUs than that, or the folder of the leases cannot be used.
     """
     if _held or os.environ.get(_LEASES, "").lower() == _OFF:
-        return True
+        return
     gpus = _visible(list_gpus())
     if not gpus or any(gpu.divided for gpu in gpus):
-        return True
+        return
     if count > len(gpus):
         raise InputError(
             "GPUs", f"{count} were asked for, {len(gpus)} can be used here", f"ask for at most {len(gpus)}"
         )
     if len(gpus) == count and _VISIBLE in os.environ and _scheduled():
-        return True
+        return
     # Those come first that nobody uses, with or without a lease.
     gpus.sort(key=lambda gpu: gpu.used)
     taken = _take(gpus, count, busy)
-    if taken is None and busy == "cpu":
-        return False
     if taken is None:
         taken = gpus[:count]
         _say(f"no GPU is free ({_holders(gpus)}): shares GPU {_numbers(taken)}")
     os.environ[_VISIBLE] = ",".join(gpu.uuid for gpu in taken)
     # What this process starts uses what it has.
     os.environ[_LEASES] = _OFF
-    return True
 
 
 def _visible(gpus: Sequence[Gpu]) -> list[Gpu]:
-    """Those of ``CUDA_VISIBLE_DEVICES``, by number or UUID; none if it names anything else, as MIG instances."""
+    """Those of ``CUDA_VISIBLE_DEVICES``, by number or UUID; none if it names others, as MIG instances."""
     chosen = os.environ.get(_VISIBLE)
     if chosen is None:
         return list(gpus)
     found = []
     for part in (part.strip() for part in chosen.split(",")):
-        matches = [
-            gpu
-            for gpu in gpus
-            if part == str(gpu.index) or (part[:4] == "GPU-" and gpu.uuid.startswith(part))
-        ]
+        by_uuid = part.startswith("GPU-")
+        matches = [g for g in gpus if part == str(g.index) or (by_uuid and g.uuid.startswith(part))]
         if not matches:
             return []
         found.append(matches[0])

@@ -75,8 +75,8 @@ def check_output(path: Path, suffix: str, inputs: Sequence[Path]) -> None:
 def device_of(name: str) -> str:
     """``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``.
 
-    Of several GPUs a free one is taken. Where none is free one is shared, and stderr says so: somebody waits for
-    the result, and a video needs little of a GPU.
+    Of several GPUs a free one is taken. Where none is free one is shared, and stderr says so: somebody waits
+    for the result, and a video needs little of a GPU.
 
     Raises:
         InputError: another name, or a GPU was asked for and none can be used.

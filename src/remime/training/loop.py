@@ -3,8 +3,8 @@
 What is learned, from what data and with which losses is a ``Task``; the loop owns the rest: precision,
 gradient clipping, the guard against non-finite values, the moving average, validation and the best
 checkpoint, the history, and resuming. Batches and random numbers depend on (seed, step) alone, so a run that
-was killed continues with the very losses of an uninterrupted one. Several processes share each batch; how many
-is no property of a run, so it may be continued with another number of them.
+was killed continues with the very losses of an uninterrupted one. Several processes share each batch; how
+many is no property of a run, so it may be continued with another number of them.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Task(ABC):
     Attributes:
         module: holds every tensor that is trained and saved, and no other.
         optimizers: by name; each has its own parameters of ``module``.
-        processes: those that train together. A task draws random numbers for the whole batch, in every process
-            the same, and computes on the process's own rows; the average over the processes of what it gives
-            to ``updater.backward`` and of its figures is that of the whole batch.
+        processes: those that train together. A task draws random numbers for the whole batch, in every
+            process the same, and computes on the process's own rows; the average over the processes of what
+            it gives to ``updater.backward``, and of its figures, is that of the whole batch.
     """
 
     module: nn.Module
@@ -105,7 +105,8 @@ class Updater:
     def step(self, name: str = "main") -> float:
         """Clip, step and clear one optimiser; returns the gradient norm before clipping.
 
-        All processes take the same step, with the mean of their gradients. A step with a non-finite gradient is skipped and counted.
+        All processes take the same step, with the mean of their gradients. A step with a non-finite gradient
+        is skipped and counted.
 
         Raises:
             RemimeError: too many consecutive steps were skipped.

@@ -22,8 +22,8 @@ from remime.devices import compute_device
 from remime.errors import InputError, RemimeError
 from remime.runtime import end_with_parent
 
-# What others wait for rank 0 at most: it makes pools and validates alone, which may take hours. A process that
-# ends does not use it up, because its launcher ends the others at once.
+# What others wait for rank 0 at most: it makes pools and validates alone, which may take hours. When a
+# process ends nobody waits for that long, because the launcher ends the others at once.
 PATIENCE = timedelta(days=2)
 
 
