@@ -133,4 +133,7 @@ def entry(main: Callable[[], object]) -> NoReturn:
     """Run a stage's ``main`` as a program: logging, SIGTERM, errors, exit code. It never returns."""
     _configure_logging()
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(status_of(main))
+    code = status_of(main)
+    # The end is settled: what comes now must neither change it nor interrupt the clearing up of the interpreter.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)

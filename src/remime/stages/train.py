@@ -327,30 +327,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_datasets(parser, required=False)
     a = parser.parse_args(argv)
     from remime.devices import granted
-    from remime.training.launch import launch
+    from remime.training.launch import launch, run_launched
     from remime.training.processes import launched
 
     if a.processes < 0:
         raise InputError("--processes", f"got {a.processes}", "give 0 or more")
     trains = a.options.get("steps", OPTIONS["steps"]) and a.options.get("kind") != "directions"
-    processes = (a.processes or granted() or 1) if trains and not launched() else 1
-    if processes > 1:
+    processes = a.processes or granted() or 1
+    if trains and processes > 1 and not launched():
         arguments = sys.argv[1:] if argv is None else argv
         launch(processes, "remime.stages.train", arguments, a.state / "processes")
         return
-    run(
-        a.name,
-        a.output,
-        a.history,
-        a.card,
-        a.state,
-        a.options,
-        a.datasets,
-        a.init,
-        a.inverter,
-        a.half,
-        a.notes,
-    )
+
+    def train() -> None:
+        files = a.output, a.history, a.card, a.state
+        run(a.name, *files, a.options, a.datasets, a.init, a.inverter, a.half, a.notes)
+
+    if launched():
+        run_launched(train)
+    else:
+        train()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,15 @@ of the training, and shown when one of them is the first to fail.
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import shutil
 import signal
 import sys
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +49,7 @@ def launch(processes: int, module: str, arguments: Sequence[str], logs: Path) ->
 
     Args:
         processes: how many.
-        module: which ``join``s the others.
+        module: its ``main`` is ``run_launched``, and ``join``s the others.
         arguments: its command line.
         logs: folder for what all but the first process say.
 
@@ -67,6 +71,8 @@ def launch(processes: int, module: str, arguments: Sequence[str], logs: Path) ->
             "ask for as many as there are GPUs (the resource `gpu` of rule `train`)",
         )
     share_threads(processes)
+    # What it says of a failure is said below, in fewer words.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     shutil.rmtree(logs, ignore_errors=True)
     config = LaunchConfig(
         min_nodes=1,
@@ -89,6 +95,19 @@ def launch(processes: int, module: str, arguments: Sequence[str], logs: Path) ->
         raise SystemExit(128 + error.sigval) from None
 
 
+def run_launched(main: Callable[[], object]) -> None:
+    """Run ``main`` as one of several processes: what is wrong is left to the launcher, which says it once."""
+    try:
+        main()
+    except RemimeError as error:
+        note = os.environ.get("TORCHELASTIC_ERROR_FILE")
+        if not note:
+            raise
+        if not isinstance(error, PeerLostError):
+            Path(note).write_text(json.dumps({"message": str(error), "timestamp": str(int(time.time()))}))
+        raise SystemExit(error.exit_code) from None
+
+
 def _root(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
     """The failure that was not caused by another one."""
 
@@ -109,6 +128,8 @@ def _report(rank: int, processes: int, failure: ProcessFailure, logs: Path) -> s
         name = signal.Signals(-failure.exitcode).name
         why = "memory ran out, or somebody killed it" if name == "SIGKILL" else "see above"
         return f"{who} was ended by {name} ({why})\n  run again: training goes on from the last checkpoint"
+    if explained := failure.error_file_data.get("message"):
+        return f"{who} failed\n  " + str(explained).replace("\n", "\n  ")
     return f"{who} failed" + (_said(rank, logs) or " (see above)")
 
 

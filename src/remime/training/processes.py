@@ -8,7 +8,9 @@ gradients after each pass and wait for those of parts that took no part.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -58,6 +60,7 @@ def join(precision: Any) -> tuple[Any, Processes]:
         fabric.launch()
         return fabric, Processes()
     end_with_parent()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     fabric = Fabric(
         strategy=DDPStrategy(timeout=PATIENCE),
@@ -219,9 +222,10 @@ def _exchange() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
+        # "[file:line] Reason. What may have caused it."
+        reason = re.sub(r"^\[\S+\] ", "", str(error)).partition(". ")[0]
         raise PeerLostError(
-            f"another process of this training has ended, so this one ends too ({reason})"
+            f"this process ends because another one of this training did ({reason})"
         ) from error
 
 
@@ -234,6 +238,22 @@ def _normalise_over_all(module: nn.Module) -> None:
             # PyTorch's own needs a GPU.
             convert = nn.SyncBatchNorm.convert_sync_batchnorm if on_gpu else _SharedBatchNorm.of
             setattr(module, name, convert(child))
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; what they derive from it has a share in each one's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        with _exchange():
+            dist.all_reduce(total := own.clone())
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        with _exchange():
+            dist.all_reduce(total := gradient.clone())
+        return total
 
 
 class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -252,15 +272,13 @@ class _SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
         axes = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
         # All processes have as many rows.
         rows = x.numel() // x.shape[1] * dist.get_world_size()
-        mean = all_reduce(x.sum(axes)) / rows
+        mean = _Sum.apply(x.sum(axes)) / rows
         centred = x - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / rows
+        variance = _Sum.apply(centred.square().sum(axes)) / rows
         self._track(mean.detach(), variance.detach() * rows / (rows - 1))
         out = centred * (variance + self.eps).rsqrt().view(shape)
         return out if self.weight is None else out * self.weight.view(shape) + self.bias.view(shape)
