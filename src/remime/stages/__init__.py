@@ -134,6 +134,6 @@ def entry(main: Callable[[], object]) -> NoReturn:
     _configure_logging()
     signal.signal(signal.SIGTERM, _terminate)
     code = status_of(main)
-    # The end is settled: what comes now must neither change it nor interrupt the clearing up of the interpreter.
+    # The end is settled: a signal must neither change it nor interrupt the interpreter's clearing up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(code)

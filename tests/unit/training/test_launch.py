@@ -14,7 +14,9 @@ import torch
 
 from remime.training.loop import train
 from remime.training.processes import Processes
+from tests import tiny
 from tests.unit.training.team import BAD, LATE, OPTIONS, Team
+from tests.unit.training.team_tasks import train_all
 
 ROOT = Path(__file__).resolve().parents[3]
 # In float64 sums in another order differ by about 1e-16 of their terms, and 20 steps do not blow that up.
@@ -171,3 +173,22 @@ def test_termination_ends_all(tmp_path):
     process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert_ended(tmp_path)
+
+
+@pytest.mark.weights
+def test_tasks_have_the_losses_of_one_process(tmp_path, weights):
+    """In float32, where sums in another order differ by 1e-7 of their terms, of which some nearly cancel."""
+    weights("lpips-alex")
+    tiny.make_dataset(tmp_path / "faces")
+    alone = train_all(tmp_path, Processes())
+    command = [sys.executable, "-m", "tests.unit.training.team_tasks", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    together = torch.load(tmp_path / "histories.pt")
+    for name, history in alone.items():
+        assert [h[:3] for h in history] == [h[:3] for h in together[name]]
+        for (step, split, figure, value), (*_, other) in zip(history, together[name], strict=True):
+            assert other == pytest.approx(value, rel=1e-5, abs=1e-6), (name, step, split, figure)
+    (log,) = (tmp_path / "logs").glob("*/attempt_0/1/stderr.log")
+    assert "generator samples" in done.stderr
+    assert "generator samples" not in log.read_text(), "the pool is made once"
