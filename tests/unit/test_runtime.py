@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from remime.runtime import threads
+from remime.runtime import _THREADS, share_threads, threads
 
 FAULTS = """
 import resource, sys
@@ -56,3 +56,12 @@ def test_threads(monkeypatch):
     assert threads() == 3
     monkeypatch.setenv("REMIME_THREADS", "2")
     assert threads() == 2
+
+
+def test_threads_are_shared(monkeypatch):
+    for name in _THREADS:
+        monkeypatch.setenv(name, "7")
+    assert share_threads(3) == 2
+    assert threads() == 2
+    assert os.environ["MKL_NUM_THREADS"] == "2"
+    assert share_threads(5) == 1

@@ -112,6 +112,15 @@ def test_a_key_reruns_only_what_uses_it(project: Project, change: dict[str, Any]
     assert set(project.plan()) == rerun
 
 
+def test_resources_choose_the_number_of_processes_and_rerun_nothing(project: Project) -> None:
+    several = ("--set-resources", "train:gpu=4", "train:mem_mb=20000")
+    assert project.plan(*several) == {}
+    said = project.snakemake("--dry-run", "--printshellcmds", "--forcerun", "train", *several)
+    commands = [line for line in said.splitlines() if "remime.stages.train " in line]
+    assert commands
+    assert all(" --processes 4 " in command for command in commands)
+
+
 def test_an_override_of_one_dataset_leaves_the_others(project: Project) -> None:
     config = folder_config()
     config["datasets"]["puppets"]["align"] = {"max_gap": 2}

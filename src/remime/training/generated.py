@@ -71,7 +71,7 @@ def degrade(images: Tensor, seed: int, total: int | None = None, rows: slice = E
     source = torch.Generator().manual_seed(seed)
     total, shape, side = total or len(images), (1, *images.shape[1:]), images.shape[-1]
     given = {row: images[i : i + 1] for i, row in enumerate(range(total)[rows])}
-    out = [images[:0]]
+    out = []
     for row in range(total):
         blurred = bool(torch.rand((), generator=source) < 0.5)
         size = int(torch.randint(side // 4, side, (), generator=source)) if blurred else side
@@ -83,7 +83,7 @@ def degrade(images: Tensor, seed: int, total: int | None = None, rows: slice = E
             small = F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
             image = F.interpolate(small, size=side, mode="bilinear", align_corners=False)
         out.append((image + noise.to(image)).clamp(-1, 1))
-    return torch.cat(out)
+    return torch.cat(out) if out else images
 
 
 def vary(images: Tensor, seed: int, total: int | None = None, rows: slice = EVERY) -> Tensor:
