@@ -229,11 +229,8 @@ def started(monkeypatch, tmp_path):
         arguments += ["--options", json.dumps({**INVERTER, **options})]
         stage.main(arguments)
         (call,) = calls
-        assert call == (1,) or call[1:] == (
-            "remime.stages.train",
-            arguments,
-            tmp_path / "state" / "processes",
-        )
+        launched = ("remime.stages.train", arguments, tmp_path / "state" / "processes")
+        assert call == (1,) or call[1:] == launched
         return call[0]
 
     return go
