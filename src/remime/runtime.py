@@ -5,10 +5,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import sys
 
 # glibc's mallopt parameters (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_PR_SET_PDEATHSIG = 1  # prctl.h
+# What numerical libraries take their number of threads from; Snakemake sets them from a rule's `threads`.
+_THREADS = (
+    "REMIME_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 
 
 def keep_freed_memory() -> bool:
@@ -51,3 +63,17 @@ def threads() -> int:
 def cores() -> int:
     """The CPU cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_threads(processes: int) -> int:
+    """Divide this process's CPU threads between processes that it will start; how many each of them gets."""
+    each = max(1, threads() // processes)
+    os.environ |= dict.fromkeys(_THREADS, str(each))
+    return each
+
+
+def end_with_parent() -> None:
+    """Have this process killed when the one that started it ends, however that ends (Linux)."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -174,6 +174,7 @@ def test_main_parses_the_workflows_command_line(world, monkeypatch):
         return NETWORKS
 
     monkeypatch.setattr(stage, "load_networks", load)
+    monkeypatch.setattr(stage, "compute_device", lambda: "cpu")
     dataset, benchmark = world
     output = benchmark / "good" / "scores" / f"{BATCH}.parquet"
     stage.main(
@@ -183,4 +184,5 @@ def test_main_parses_the_workflows_command_line(world, monkeypatch):
          "--options", '{"model": "good", "identity": "edgeface-s"}']
     )  # fmt: skip
     assert read_table(output, "scores").num_rows > 0
-    assert asked == [(CROSS, {"pose": "hopenet-lite", "identity": "edgeface-s", "lpips": "alex"})]
+    chosen = {"pose": "hopenet-lite", "identity": "edgeface-s", "lpips": "alex", "device": "cpu"}
+    assert asked == [(CROSS, chosen)]

@@ -209,5 +209,54 @@ def test_command_line(tmp_path, dataset):
     files = {k: tmp_path / "m" / k for k in ("output", "history", "card", "state")}
     arguments = ["--name", "psp", *(str(x) for k, v in files.items() for x in (f"--{k}", v))]
     options = json.dumps({**INVERTER, "steps": 1})
-    stage.main([*arguments, "--options", options, "--datasets", f"{dataset.folder}=2", "--devices", "1"])
+    stage.main([*arguments, "--options", options, "--datasets", f"{dataset.folder}=2", "--processes", "1"])
     assert load_model(files["output"]).meta["name"] == "psp"
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """``started(processes, **options)``: in how many processes the command line trains, and with what."""
+    calls = []
+    monkeypatch.setattr("remime.training.launch.launch", lambda *call: calls.append(call))
+    monkeypatch.setattr(stage, "run", lambda *_: calls.append((1,)))
+    for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+
+    def go(processes, **options):
+        arguments = ["--name", "m", "--processes", str(processes), "--state", str(tmp_path / "state")]
+        for name in ("output", "history", "card"):
+            arguments += [f"--{name}", str(tmp_path / name)]
+        arguments += ["--options", json.dumps({**INVERTER, **options})]
+        stage.main(arguments)
+        (call,) = calls
+        launched = ("remime.stages.train", arguments, tmp_path / "state" / "processes")
+        assert call == (1,) or call[1:] == launched
+        return call[0]
+
+    return go
+
+
+@pytest.mark.parametrize(("asked", "started_with"), [(0, 1), (1, 1), (3, 3)])
+def test_as_many_processes_as_asked_for(started, asked, started_with):
+    assert started(asked) == started_with
+
+
+def test_as_many_processes_as_a_scheduler_granted_gpus(started, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert started(0) == 2
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"kind": "directions", "pool": 8}])
+def test_what_is_not_trained_needs_no_processes(started, options):
+    assert started(4, **options) == 1
+
+
+def test_one_of_several_processes_starts_no_others(started, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert started(4) == 1
+
+
+def test_number_of_processes_is_checked(started):
+    with pytest.raises(InputError, match="--processes: got -1"):
+        started(-1)

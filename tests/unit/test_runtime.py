@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from remime.runtime import keep_opencv_to_one_thread, threads
+from remime.runtime import _THREADS, keep_opencv_to_one_thread, share_threads, threads
 
 FAULTS = """
 import resource, sys
@@ -68,3 +68,12 @@ def test_opencv_stays_in_its_thread():
         assert cv2.getNumThreads() == 1
     finally:
         cv2.setNumThreads(before)
+
+
+def test_threads_are_shared(monkeypatch):
+    for name in _THREADS:
+        monkeypatch.setenv(name, "7")
+    assert share_threads(3) == 2
+    assert threads() == 2
+    assert os.environ["MKL_NUM_THREADS"] == "2"
+    assert share_threads(5) == 1

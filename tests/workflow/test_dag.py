@@ -137,6 +137,15 @@ def test_how_downloads_are_done_reruns_nothing(tmp_path: Path) -> None:
     assert project.plan()["manifest"] == 1
 
 
+def test_resources_choose_the_number_of_processes_and_rerun_nothing(project: Project) -> None:
+    several = ("--set-resources", "train:gpu=4", "train:mem_mb=20000")
+    assert project.plan(*several) == {}
+    said = project.snakemake("--dry-run", "--printshellcmds", "--forcerun", "train", *several)
+    commands = [line for line in said.splitlines() if "remime.stages.train " in line]
+    assert commands
+    assert all(" --processes 4 " in command for command in commands)
+
+
 def test_an_override_of_one_dataset_leaves_the_others(project: Project) -> None:
     config = folder_config()
     config["datasets"]["puppets"]["align"] = {"max_gap": 2}

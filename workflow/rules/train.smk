@@ -24,5 +24,5 @@ rule train:
         version=STAGES["train"],
     shell:
         "python -m remime.stages.train --name {wildcards.model} --output {output.model}"
-        " --history {output.history} --card {output.card} --state {params.state} --devices {resources.gpu}"
+        " --history {output.history} --card {output.card} --state {params.state} --processes {resources.gpu}"
         " {params.arguments:q} --options {params.options:q} 2>&1 | tee -i {log}"

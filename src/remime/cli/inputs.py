@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from remime.devices import compute_device
 from remime.errors import InputError
 
 Driving = Annotated[Path, typer.Option(metavar="VIDEO", help="Whose motion: a video or an image.")]
@@ -74,15 +75,19 @@ def check_output(path: Path, suffix: str, inputs: Sequence[Path]) -> None:
 def device_of(name: str) -> str:
     """``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``.
 
+    Of several GPUs a free one is taken. Where none is free one is shared, and stderr says so: somebody waits
+    for the result, and a video needs little of a GPU.
+
     Raises:
         InputError: another name, or a GPU was asked for and none can be used.
     """
     import torch
 
     one_of("--device", name, ("auto", "cpu", "cuda"))
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cpu":
+        return name
+    found = compute_device("share")
+    if name == "cuda" and found != name:
         built = "this PyTorch has no CUDA" if torch.version.cuda is None else "no GPU is visible"
         raise InputError("--device", f"cuda cannot be used: {built}", "allowed here: auto, cpu")
-    return name
+    return found

@@ -76,7 +76,9 @@ class LatentAdversary(nn.Module):
         """Mean softplus(-D) over the active rows 0 … stage of encoded W+ [B, rows, 512]."""
         return F.softplus(-self.discriminator(w_plus[:, : stage + 1])).mean()
 
-    def discriminator_terms(self, real: Tensor, fake: Tensor, stage: int, step: int) -> dict[str, Tensor]:
+    def discriminator_terms(
+        self, real: Tensor, fake: Tensor, stage: int, step: int, rows: slice = slice(None)
+    ) -> dict[str, Tensor]:
         """Losses whose sum the discriminator minimises: `adversarial`, and on every r1_every-th step `r1`.
 
         Args:
@@ -84,10 +86,11 @@ class LatentAdversary(nn.Module):
             fake: encoded W+ [B, rows, 512]; one active row of each is used.
             stage: last active row.
             step: training step, from 0.
+            rows: of the batch, to compute the losses of; all of it goes through the pools.
         """
         row = torch.randint(stage + 1, (len(fake),)).to(fake.device)
         fake = self.fake_pool.query(fake[torch.arange(len(fake), device=fake.device), row])
-        real = self.real_pool.query(real)
+        real, fake = self.real_pool.query(real)[rows], fake[rows]
         terms = {
             "adversarial": F.softplus(-self.discriminator(real)).mean()
             + F.softplus(self.discriminator(fake)).mean()

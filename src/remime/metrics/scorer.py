@@ -96,7 +96,7 @@ def load_networks(
     pose: str = "hopenet-lite",
     identity: str = "sface",
     lpips: str = "alex",
-    device: str | torch.device | None = None,
+    device: str | torch.device = "cpu",
 ) -> Networks:
     """The networks that the named metrics need, by name, on one device.
 
@@ -104,9 +104,9 @@ def load_networks(
         metrics: keys of ``METRICS``.
         pose, identity, lpips: names of the networks. The identity network must not be one that a model was
             trained against.
-        device: default: CUDA when there is one.
+        device: where they compute.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device)
     roles = {role for name in metrics for role in METRICS[name].networks}
     found: dict[str, Any] = {}
     names: dict[str, str] = {}

@@ -134,4 +134,7 @@ def entry(main: Callable[[], object]) -> NoReturn:
     """Run a stage's ``main`` as a program, from logging and SIGTERM to the exit code. It never returns."""
     _configure_logging()
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(status_of(libraries.check) or status_of(main))
+    code = status_of(libraries.check) or status_of(main)
+    # The end is settled: a signal must neither change it nor interrupt the interpreter's clearing up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)

@@ -52,6 +52,7 @@ def run(
     import torch
 
     from remime.archive import AlignedReader, LatentReader, LatentWriter, Parts
+    from remime.devices import compute_device
     from remime.encoders.inverter import load_inverter
     from remime.encoders.restyle import fit
     from remime.generators import load_generator
@@ -62,7 +63,7 @@ def run(
 
     keep_freed_memory()
     o = {**OPTIONS, **options}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(compute_device())
     weights = sha256(inverter)
     wanted = _wanted(selected, o["frames"])
     key = {**o, "weights": weights, "aligned": sha256(aligned), "selected": sha256(selected)}

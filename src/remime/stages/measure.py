@@ -72,7 +72,7 @@ class Networks:
 
 
 def load_networks(options: Mapping[str, Any]) -> Networks:
-    """The networks that the options name, on the GPU when there is one.
+    """The networks that the options name, on the CPU: the rule asks for no GPU.
 
     Raises:
         InputError: an unknown mesh network.
@@ -84,7 +84,7 @@ def load_networks(options: Mapping[str, Any]) -> Networks:
     from remime.faces.mesh import load_mesh
     from remime.faces.pose import load_pose
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu")
     return Networks(
         load_pose(options["pose"]).to(device),
         load_mesh().to(device),

@@ -89,12 +89,13 @@ class _Job:
     ) -> None:
         import torch
 
+        from remime.devices import compute_device
         from remime.encoders.inverter import load_inverter
         from remime.generators import load_generator
         from remime.methods import load_method
         from remime.reenactment import Reenactor
 
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device(compute_device())
         # The variant `gen` brings its own generator; inversions are always decoded by the original.
         self.plain = load_generator(o["generator"]).to(device)
         self.inverter = load_inverter(inverter, self.plain, device)

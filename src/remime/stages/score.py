@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from remime import video
 from remime.archive import AlignedReader, options_digest, parts_directory
+from remime.devices import compute_device
 from remime.errors import InputError
 from remime.files import atomic
 from remime.metrics.registry import METRICS
@@ -215,7 +216,9 @@ class _Job:
             return self._given
         if protocol not in self._networks:
             chosen = {key: self._options[key] for key in ("pose", "identity", "lpips")}
-            self._networks[protocol] = load_networks(self._metrics[protocol], **chosen)
+            self._networks[protocol] = load_networks(
+                self._metrics[protocol], **chosen, device=compute_device()
+            )
         return self._networks[protocol]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ _STRUCTURE = (
 )
 
 
-def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device: Any) -> Any:
+def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device: Any, processes: Any) -> Any:
     from remime.generators import load_generator
     from remime.training.data import indexed_frames, selected_frames
 
@@ -55,21 +56,26 @@ def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device
         plain = load_generator(options["generator"], previews=False).to(device)
         assert isinstance(plain, MobileGenerator)
         return PreviewTask(
-            plain, options["resolutions"], options["batch"], options["learning_rate"], options["seed"]
+            plain,
+            options["resolutions"],
+            options["batch"],
+            options["learning_rate"],
+            options["seed"],
+            processes,
         )
     generator = load_generator(options["generator"]).to(device)
     if options["kind"] == "inverter":
         from remime.training.inverters import InverterTask
 
         frames = [selected_frames(datasets, split) if datasets else None for split in ("train", "val")]
-        return InverterTask(options, generator, frames[0], frames[1], state, device)
+        return InverterTask(options, generator, frames[0], frames[1], state, device, processes)
     if options["kind"] == "method" and options["method"] == "mapping":
         from remime.training.mapping import MappingTask
 
         sets = [
             indexed_frames(datasets, options["inverter"], split, sampled=True) for split in ("train", "val")
         ]
-        return MappingTask(options, generator, sets[0], sets[1], device)
+        return MappingTask(options, generator, sets[0], sets[1], device, processes)
     raise InputError(
         "train", f"cannot train {options.get('method')!r}", "method: restyle-psp, restyle-e4e, mapping"
     )
@@ -79,13 +85,14 @@ def _fit_directions(o: dict[str, Any], state: Path, description: dict[str, Any])
     """The puppets' motion directions, in closed form; their names go into the description."""
     import torch
 
+    from remime.devices import compute_device
     from remime.generators import load_generator
     from remime.runtime import keep_freed_memory
     from remime.sources.directions import to_tensors
     from remime.training.directions import fit
 
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(compute_device())
     directions = fit(o, load_generator(o["generator"], previews=False).to(device), state)
     description["names"] = list(directions.names)
     correlation = dict(zip(directions.names, directions.correlation.tolist(), strict=True))
@@ -130,11 +137,12 @@ def run(
     datasets: Sequence[Dataset] = (),
     init: Path | None = None,
     inverter: Path | None = None,
-    devices: int = 1,
     half: bool = False,
     notes: Path | None = None,
 ) -> dict[str, Any]:
     """Train and write a model; returns its description.
+
+    In a process that torchrun has started it trains together with the others; the first of them writes.
 
     Args:
         name: of the model, for progress and card.
@@ -146,7 +154,6 @@ def run(
         datasets: training and validation data.
         init: a model to start from.
         inverter: the model whose latents the index tables hold (methods).
-        devices: GPUs granted; training uses one, or the CPU where there is none.
         half: store in half precision.
         notes: Markdown that the card ends with: what its figures do not say.
 
@@ -157,8 +164,6 @@ def run(
     from remime.tables import write_table
 
     o = {**OPTIONS, **options}
-    if devices > 1:
-        raise InputError("--devices", f"{devices} GPUs were asked for", "training uses one; ask for 1")
     if notes is not None and not notes.is_file():
         raise InputError("--notes", f"{notes} is not a file", "name Markdown, or leave it off")
     ending = notes.read_text(encoding="utf-8") if notes is not None else ""
@@ -178,7 +183,10 @@ def run(
     if o["kind"] == "directions":
         tensors = _fit_directions(o, state, description)
     elif o["steps"]:
-        result, note = _train(name, o, datasets, state, start, inverter)
+        trained = _train(name, o, datasets, state, start, inverter)
+        if trained is None:
+            return description
+        result, note = trained
         tensors, rows = result.tensors, result.history
         description["options"] |= note.pop("structure")
         description["training"].append(note)
@@ -198,23 +206,23 @@ def run(
 
 def _train(
     name: str, o: dict[str, Any], datasets: Sequence[Dataset], state: Path, start: Any, inverter: Path | None
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]] | None:
+    """What came out of training and what the card says of it; None in all processes but the first."""
     import torch
-    from lightning_fabric import Fabric
 
     from remime.runtime import keep_freed_memory
     from remime.training.loop import LoopOptions, Result, train
+    from remime.training.processes import join
     from remime.training.state import digest_of
 
     keep_freed_memory()
-    fabric = Fabric(accelerator="auto", devices=1, precision=_PRECISION[o["precision"]])
-    fabric.launch()
+    fabric, processes = join(_PRECISION[o["precision"]])
     torch.manual_seed(o["seed"])
     # A model to start from replaces what a task would compute as its start.
     begun = {"init": start is not None}
     if start is not None and "stage" in start.meta["options"]:
         begun["stage"] = start.meta["options"]["stage"]
-    task = _task({**o, **begun}, datasets, state, fabric.device)
+    task = _task({**o, **begun}, datasets, state, fabric.device, processes)
     if start is not None:
         _initialise(task.module, start)
     digest = digest_of(
@@ -226,14 +234,18 @@ def _train(
     )
     loop = LoopOptions(clip=o["gradient_clip"], **{k: o[k] for k in _LOOP})
     result = train(task, loop, state, digest, f"train {name}", fabric)
+    processes.end()
+    if not processes.main:
+        return None
     kept = task.tensors(result.tensors)
     on_gpu = fabric.device.type == "cuda"
+    hardware = torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})"
     note = {
         "datasets": [d.name for d in datasets],
         "steps": o["steps"],
         "best_step": result.step,
         "seed": o["seed"],
-        "hardware": torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})",
+        "hardware": f"{processes.count} × {hardware}" if processes.count > 1 else hardware,
         "seconds": round(max((r["seconds"] for r in result.history), default=0.0)),
         "options": {k: v for k, v in o.items() if k not in _STRUCTURE},
         "metrics": {k: round(v, 5) for k, v in result.metrics.items()},
@@ -301,27 +313,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--history", type=Path, required=True)
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="that share the batches, on this machine, with one GPU each or a share of the CPU's threads;"
+        " 0: one for each GPU that a scheduler has granted",
+    )
     parser.add_argument("--init", type=Path)
     parser.add_argument("--inverter", type=Path)
     parser.add_argument("--half", action="store_true", help="store the model in half precision")
     parser.add_argument("--notes", type=Path, help="Markdown that the card ends with")
     add_datasets(parser, required=False)
     a = parser.parse_args(argv)
-    run(
-        a.name,
-        a.output,
-        a.history,
-        a.card,
-        a.state,
-        a.options,
-        a.datasets,
-        a.init,
-        a.inverter,
-        a.devices,
-        a.half,
-        a.notes,
-    )
+    from remime.devices import granted
+    from remime.training.launch import launch, run_launched
+    from remime.training.processes import launched
+
+    if a.processes < 0:
+        raise InputError("--processes", f"got {a.processes}", "give 0 or more")
+    trains = a.options.get("steps", OPTIONS["steps"]) and a.options.get("kind") != "directions"
+    processes = a.processes or granted() or 1
+    if trains and processes > 1 and not launched():
+        arguments = sys.argv[1:] if argv is None else argv
+        launch(processes, "remime.stages.train", arguments, a.state / "processes")
+        return
+
+    def train() -> None:
+        files = a.output, a.history, a.card, a.state
+        run(a.name, *files, a.options, a.datasets, a.init, a.inverter, a.half, a.notes)
+
+    if launched():
+        run_launched(train)
+    else:
+        train()
 
 
 if __name__ == "__main__":

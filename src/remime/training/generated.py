@@ -23,8 +23,10 @@ from remime.generators.base import Generator
 from remime.progress import Progress
 from remime.shards import stable_hash
 from remime.training.data import to_image, to_tensor
+from remime.training.processes import Processes
 
 CHUNK = 8
+EVERY = slice(None)
 
 
 def sample_latents(
@@ -58,27 +60,33 @@ def sample_latents(
     )
 
 
-def degrade(images: Tensor, seed: int) -> Tensor:
+def degrade(images: Tensor, seed: int, total: int | None = None, rows: slice = EVERY) -> Tensor:
     """Make clean generator samples look like video: half of them lose resolution, all get a little noise.
 
     Args:
         images: [B,3,R,R] in [-1,1].
         seed: of the choices.
+        total, rows: the images are these rows of a batch of ``total``; choices are made for all of it.
     """
     source = torch.Generator().manual_seed(seed)
+    total, shape, side = total or len(images), (1, *images.shape[1:]), images.shape[-1]
+    given = {row: images[i : i + 1] for i, row in enumerate(range(total)[rows])}
     out = []
-    for image in images.split(1):
-        if torch.rand((), generator=source) < 0.5:
-            side = image.shape[-1]
-            size = int(torch.randint(side // 4, side, (), generator=source))
+    for row in range(total):
+        blurred = bool(torch.rand((), generator=source) < 0.5)
+        size = int(torch.randint(side // 4, side, (), generator=source)) if blurred else side
+        noise = 0.03 * torch.rand((), generator=source) * torch.randn(shape, generator=source)
+        if row not in given:
+            continue
+        image = given[row]
+        if blurred:
             small = F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
-            image = F.interpolate(small, size=image.shape[-1], mode="bilinear", align_corners=False)
-        noise = 0.03 * torch.rand((), generator=source) * torch.randn(image.shape, generator=source)
+            image = F.interpolate(small, size=side, mode="bilinear", align_corners=False)
         out.append((image + noise.to(image)).clamp(-1, 1))
-    return torch.cat(out)
+    return torch.cat(out) if out else images
 
 
-def vary(images: Tensor, seed: int) -> Tensor:
+def vary(images: Tensor, seed: int, total: int | None = None, rows: slice = EVERY) -> Tensor:
     """Take the same faces with another camera: mirrored, shifted, turned, scaled, in other light and colours.
 
     Generated faces are all lit and framed alike. What is varied here is wanted of the reconstruction too, so
@@ -87,23 +95,27 @@ def vary(images: Tensor, seed: int) -> Tensor:
     Args:
         images: [B,3,R,R] in [-1,1].
         seed: of the choices.
+        total, rows: the images are these rows of a batch of ``total``; choices are made for all of it.
     """
     source = torch.Generator().manual_seed(seed)
+    total = total or len(images)
+    if not len(images):
+        return images
 
     def uniform(*bounds: float) -> Tensor:
         low, high = bounds
-        return torch.rand(len(images), generator=source) * (high - low) + low
+        return (torch.rand(total, generator=source) * (high - low) + low)[rows]
 
     angle, scale = uniform(-0.06, 0.06), uniform(0.93, 1.07)  # radians; about 3 degrees
     mirrored = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     cosine, sine = angle.cos() / scale, angle.sin() / scale
-    rows = [
+    affine = [
         torch.stack([mirrored * cosine, -sine, uniform(-0.06, 0.06)], 1),
         torch.stack([mirrored * sine, cosine, uniform(-0.06, 0.06)], 1),
     ]
-    grid = F.affine_grid(torch.stack(rows, 1).to(images), list(images.shape), align_corners=False)
+    grid = F.affine_grid(torch.stack(affine, 1).to(images), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
-    gains = 1 + 0.15 * (torch.rand(len(images), 3, 1, 1, generator=source) * 2 - 1)
+    gains = 1 + 0.15 * (torch.rand(total, 3, 1, 1, generator=source)[rows] * 2 - 1)
     contrast, gamma = uniform(0.7, 1.2)[:, None, None, None], uniform(0.7, 1.5)[:, None, None, None]
     grey = moved.mean(1, keepdim=True)
     colour = uniform(0.4, 1.2)[:, None, None, None].to(images)
@@ -158,6 +170,7 @@ class GeneratedPool:
         seed: of the samples.
         size: height and width of the stored images.
         resolution: what the generator decodes; None for its full resolution, whose images are its real ones.
+        processes: those that use it; the main one makes it while the others wait.
     """
 
     def __init__(
@@ -169,11 +182,12 @@ class GeneratedPool:
         seed: int,
         size: int,
         resolution: int | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.count, self.seed, self.size, self.resolution = count, seed, size, resolution
         self._generator, self._describe = generator, describe
         directory.mkdir(parents=True, exist_ok=True)
-        with _exclusive(directory):
+        with (processes or Processes()).main_first(), _exclusive(directory):
             self._fill(directory)
 
     def _fill(self, directory: Path) -> None:

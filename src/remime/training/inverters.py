@@ -20,6 +20,7 @@ from remime.training.generated import GeneratedPool, degrade, sample_latents, va
 from remime.training.loop import Task, Updater
 from remime.training.losses import ImageLosses
 from remime.training.optimizers import Ranger
+from remime.training.processes import Processes
 
 DEFAULTS: dict[str, Any] = {
     "batch": 8,
@@ -63,6 +64,10 @@ class InverterTask(Task):
         validation: real frames of other identities, or None.
         state: the training's own directory; the pool lies beside it, for other trainings of the same options.
         device: where to train.
+        processes: those that train together.
+
+    Raises:
+        InputError: the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -73,8 +78,12 @@ class InverterTask(Task):
         validation: Frames | None,
         state: Path,
         device: torch.device,
+        processes: Processes | None = None,
     ) -> None:
         self.o = {**DEFAULTS, **options, "losses": {**DEFAULTS["losses"], **options.get("losses", {})}}
+        self.processes = processes or Processes()
+        for key in ("batch", "pool_batch") if self.o["pool"] else ("batch",):
+            self.processes.check(key, self.o[key])
         self.generator, self.device = generator, device
         self.inverter = build_inverter(self.o, generator).to(device)
         self.e4e = options["method"] == "restyle-e4e"
@@ -107,6 +116,7 @@ class InverterTask(Task):
                 self.seed,
                 self.inverter.size,
                 self.inverter.decode_resolution,
+                self.processes,
             )
             self.pool_latents = self.pool.all_latents()
             with torch.no_grad():
@@ -118,34 +128,55 @@ class InverterTask(Task):
         out: dict[str, Tensor] = {}
         if self.pool is not None:
             rows = torch.randint(self.pool.count, (self.o["pool_batch"],), generator=source)
+            rows = rows[self.processes.rows()]
             out["pool_latents"] = self.pool_latents[rows].float()
             out["pool_features"] = torch.from_numpy(self.pool.features[rows.numpy()]).float()
         if self.o["image_every"] and step % self.o["image_every"] == 0:
-            real = round(self.o["batch"] * self.o["real"]) if self.train_frames is not None else 0
             seed = int(torch.randint(2**40, (), generator=source))
-            out |= self._generated(self.o["batch"] - real, seed, self.o["varied"])
-            if real and self.train_frames is not None:
-                chosen = torch.randint(len(self.train_frames), (real,), generator=source).tolist()
-                images = fit(self.train_frames.images(chosen), self.inverter.size)
-                flip = torch.rand(real, generator=source) < 0.5
-                images = torch.where(flip[:, None, None, None], images.flip(3), images)
-                changed = torch.rand(real, generator=source) < self.o["varied"]
-                out["real"] = torch.where(changed[:, None, None, None], vary(images, seed + 1), images)
+            out |= self._generated(self._count()[0], seed, self.o["varied"], self.processes)
+            if self._count()[1]:
+                out["real"] = self._real(self._count()[1], seed + 1, source)
         return {k: v.to(self.device) for k, v in out.items()}
 
+    def _count(self) -> tuple[int, int]:
+        """Generated faces and real frames in a batch, of all processes; generated ones come first."""
+        real = round(self.o["batch"] * self.o["real"]) if self.train_frames is not None else 0
+        return self.o["batch"] - real, real
+
     @torch.no_grad()
-    def _generated(self, count: int, seed: int, varied: float = 0.0) -> dict[str, Tensor]:
+    def _generated(
+        self, count: int, seed: int, varied: float = 0.0, processes: Processes | None = None
+    ) -> dict[str, Tensor]:
         """Samples, images and degraded images; varied ones come first, and have no latent."""
         if count == 0:
             return {}
+        processes = processes or Processes()
+        rows, changed = processes.rows(), round(varied * count)
         w_plus = sample_latents(self.generator, count, seed, self.o["mixing"], (0.4, self.o["truncation"]))
-        images = torch.cat([self.inverter.decode(w) for w in w_plus.split(1)]).clamp(-1, 1)
-        if changed := round(varied * count):
-            images = torch.cat([vary(images[:changed], seed), images[changed:]])
-        return {"latents": w_plus[changed:], "images": images, "degraded": degrade(images, seed)}
+        side = self.inverter.size
+        decoded = [self.inverter.decode(w) for w in w_plus[rows].split(1) if len(w)]
+        images = torch.cat(decoded or [w_plus.new_empty(0, 3, side, side)]).clamp(-1, 1)
+        if changed:
+            first = len(range(changed)[rows])
+            images = torch.cat([vary(images[:first], seed, changed, rows), images[first:]])
+        latents = w_plus[changed:][processes.rows(changed)]
+        return {"latents": latents, "images": images, "degraded": degrade(images, seed, count, rows)}
 
-    def _latent_error(self, w_plus: Tensor, wanted: Tensor) -> Tensor:
-        return ((w_plus - wanted) / self.spread).square().mean()
+    def _real(self, count: int, seed: int, source: torch.Generator) -> Tensor:
+        """Real frames, half of them mirrored."""
+        assert self.train_frames is not None
+        rows = self.processes.rows(self._count()[0])
+        chosen = torch.randint(len(self.train_frames), (count,), generator=source)[rows].tolist()
+        flip = (torch.rand(count, generator=source) < 0.5)[rows]
+        changed = (torch.rand(count, generator=source) < self.o["varied"])[rows]
+        if not chosen:
+            return torch.empty(0, 3, self.inverter.size, self.inverter.size)
+        images = fit(self.train_frames.images(chosen), self.inverter.size)
+        images = torch.where(flip[:, None, None, None], images.flip(3), images)
+        return torch.where(changed[:, None, None, None], vary(images, seed, count, rows), images)
+
+    def _squared(self, w_plus: Tensor, wanted: Tensor) -> Tensor:
+        return ((w_plus - wanted) / self.spread).square()
 
     def _set_stage(self, step: int) -> int:
         if not self.e4e:
@@ -165,7 +196,7 @@ class InverterTask(Task):
             assert isinstance(encoder, SmallEncoder)
             start = self.average.expand(len(batch["pool_features"]), -1, -1, -1)
             w_plus = self.inverter.latent_avg + encoder.head(batch["pool_features"], start)
-            loss = self._latent_error(w_plus, batch["pool_latents"]) * self.o["losses"]["latent"]
+            loss = self._squared(w_plus, batch["pool_latents"]).mean() * self.o["losses"]["latent"]
             if self.e4e:
                 loss = loss + self.o["losses"]["delta"] * delta_regularisation(w_plus, stage)
             updater.backward(loss)
@@ -180,8 +211,10 @@ class InverterTask(Task):
         self, batch: dict[str, Tensor], stage: int, step: int, figures: dict[str, Any], updater: Updater
     ) -> None:
         weights = self.o["losses"]
-        first = len(batch["images"]) - len(batch["latents"]) if "latents" in batch else 0
-        last = first + len(batch["latents"]) if "latents" in batch else 0
+        generated = self._count()[0]
+        known = generated - round(self.o["varied"] * generated)
+        last = len(batch["images"]) if "images" in batch else 0
+        first = last - len(batch["latents"]) if "latents" in batch else 0
         inputs = torch.cat([batch[k] for k in ("degraded", "real") if k in batch])
         wanted = torch.cat([batch[k] for k in ("images", "real") if k in batch])
         w_plus = inputs
@@ -191,8 +224,9 @@ class InverterTask(Task):
                 "lpips": self.losses.perceptual(estimate, wanted),
                 "id": self.losses.same_person(estimate, wanted),
             }
-            if last > first and weights["latent"]:
-                terms["latent"] = self._latent_error(w_plus[first:last], batch["latents"])
+            if known and weights["latent"]:
+                error = self._squared(w_plus[first:last], batch["latents"])
+                terms["latent"] = self.processes.mean(error, known)
             if self.e4e:
                 terms["delta"] = delta_regularisation(w_plus, stage)
                 if weights["adversarial"]:
@@ -212,8 +246,9 @@ class InverterTask(Task):
         assert isinstance(adversary, LatentAdversary)
         for parameter in adversary.discriminator.parameters():
             parameter.grad = None  # what the encoder's term left behind
+        fake = self.processes.gather(fake, self.o["batch"])
         real = self.generator.mapping(torch.randn(len(fake), 512, device=self.device))
-        terms = adversary.discriminator_terms(real, fake, stage, step)
+        terms = adversary.discriminator_terms(real, fake, stage, step, self.processes.rows())
         updater.backward(sum(terms.values(), torch.zeros((), device=self.device)))
         updater.step("adversary")
         figures |= {f"discriminator_{k}": float(v.detach()) for k, v in terms.items()}
@@ -231,7 +266,7 @@ class InverterTask(Task):
         for name, images in sets.items():
             w_plus = self.inverter.invert(images, batch_size=4)
             if name == "generated":
-                figures["latent_generated"] = float(self._latent_error(w_plus, generated["latents"]))
+                figures["latent_generated"] = float(self._squared(w_plus, generated["latents"]).mean())
             for w, image in zip(w_plus.split(4), images.split(4), strict=True):
                 estimate, share = self.inverter.decode(w), len(image) / len(images)
                 for key, value in {

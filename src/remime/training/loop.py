@@ -3,7 +3,8 @@
 What is learned, from what data and with which losses is a ``Task``; the loop owns the rest: precision,
 gradient clipping, the guard against non-finite values, the moving average, validation and the best
 checkpoint, the history, and resuming. Batches and random numbers depend on (seed, step) alone, so a run that
-was killed continues with the very losses of an uninterrupted one.
+was killed continues with the very losses of an uninterrupted one. Several processes share each batch; how
+many is no property of a run, so it may be continued with another number of them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from remime.errors import RemimeError
 from remime.progress import Progress
 from remime.shards import stable_hash
+from remime.training.processes import Processes
 from remime.training.state import load_state, save_state
 
 MAX_SKIPPED = 20  # consecutive non-finite steps after which training has diverged for good
@@ -55,14 +57,18 @@ class Task(ABC):
     Attributes:
         module: holds every tensor that is trained and saved, and no other.
         optimizers: by name; each has its own parameters of ``module``.
+        processes: those that train together. A task draws random numbers for the whole batch, in every
+            process the same, and computes on the process's own rows; the average over the processes of what
+            it gives to ``updater.backward``, and of its figures, is that of the whole batch.
     """
 
     module: nn.Module
     optimizers: dict[str, torch.optim.Optimizer]
+    processes: Processes = Processes()
 
     @abstractmethod
     def batch(self, step: int) -> Any:
-        """The data of a step; depends on the step (and the task's seed) alone."""
+        """This process's share of the data of a step; depends on the step (and the task's seed) alone."""
 
     @abstractmethod
     def training_step(self, batch: Any, step: int, updater: Updater) -> dict[str, Tensor | float]:
@@ -72,7 +78,7 @@ class Task(ABC):
     def validate(self) -> dict[str, float]:
         """Figures on the validation data; ``score`` (lower is better) chooses the best checkpoint.
 
-        Of equal ones the last is kept, so a constant keeps the last of all.
+        The main process does it alone. Of equal ones the last is kept, so a constant keeps the last of all.
         """
 
     def tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -99,13 +105,16 @@ class Updater:
     def step(self, name: str = "main") -> float:
         """Clip, step and clear one optimiser; returns the gradient norm before clipping.
 
-        A step with a non-finite gradient is skipped and counted.
+        All processes take the same step, with the mean of their gradients. A step with a non-finite gradient
+        is skipped and counted.
 
         Raises:
             RemimeError: too many consecutive steps were skipped.
         """
         optimizer = self._task.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._task.processes.average_gradients(parameters)
+        parameters = [p for p in parameters if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(parameters, self._options.clip or math.inf))
         if math.isfinite(norm):
             optimizer.step()
@@ -140,6 +149,8 @@ class Result:
         metrics: its figures.
         history: rows (step, split, name, value, seconds) since step 0.
         resumed_from: the step at which this process started.
+
+    Of several processes, the main one has all of this.
     """
 
     tensors: dict[str, Tensor]
@@ -165,11 +176,17 @@ def train(
         digest: identifies data, task and options; a state with another one is from another run and not used.
         label: shown with the progress.
         fabric: a launched Lightning Fabric, for its precision; None for plain float32.
+
+    Raises:
+        RemimeError: training diverged, or another process of it ended.
     """
     updater = Updater(task, options, fabric.backward if fabric is not None else torch.Tensor.backward)
     autocast = fabric.autocast if fabric is not None else contextlib.nullcontext
     saved = load_state(state, digest)
     best, history, elapsed, start = _Best(), [], 0.0, 0
+    processes = task.processes
+    processes.agree("the step to continue from", saved["step"] if saved is not None else 0)
+    processes.begin(task.module)
     average = _copy(task.module) if options.ema else None
     if saved is not None:
         start, elapsed, history = saved["step"], saved["seconds"], saved["history"]
@@ -191,6 +208,8 @@ def train(
         )
 
     def checkpoint(step: int) -> None:
+        if not processes.main:
+            return
         save_state(
             state,
             digest,
@@ -209,6 +228,8 @@ def train(
 
     def validate(step: int) -> None:
         nonlocal best
+        if not processes.main:
+            return
         current = _copy(task.module)
         if average is not None:
             task.module.load_state_dict(average)
@@ -232,6 +253,7 @@ def train(
             batch = task.batch(step)
             with autocast():
                 figures = task.training_step(batch, step, updater)
+            figures = processes.average(figures)
             record(step + 1, "train", figures)
             if average is not None:
                 with torch.no_grad():

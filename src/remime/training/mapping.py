@@ -22,6 +22,7 @@ from remime.training.data import Frames, Pairs
 from remime.training.loop import Task, Updater
 from remime.training.losses import ImageLosses, cosface, face_crop
 from remime.training.optimizers import Ranger
+from remime.training.processes import Processes
 
 DEFAULTS: dict[str, Any] = {
     "batch": 8,
@@ -82,6 +83,10 @@ class MappingTask(Task):
         validation: frames with latents of other identities; with fewer than two of these, or None, the last
             checkpoint is kept.
         device: where to train.
+        processes: those that train together.
+
+    Raises:
+        InputError: too few identities, or the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -91,12 +96,16 @@ class MappingTask(Task):
         train: Frames,
         validation: Frames | None,
         device: torch.device,
+        processes: Processes | None = None,
     ) -> None:
         losses = {**DEFAULTS["losses"], **options.get("losses", {})}
         self.o = {**DEFAULTS, **options, "losses": losses}
         if self.o["variant"] == "cos" and not losses["cos"]:
             losses["cos"] = COS_WEIGHT
         self.device, self.generator, self.seed = device, generator, int(options["seed"])
+        self.processes = processes or Processes()
+        for key in ("batch", "latent_batch"):
+            self.processes.check(key, self.o[key])
         tuned = self.o["variant"] == "gen"
         # A frozen generator may be read through its cheapest output; one that learns must learn as a whole.
         self.resolution = generator.resolution if tuned else decode_resolution(generator, SIZE)
@@ -151,11 +160,12 @@ class MappingTask(Task):
             return
         step = 1 if self.o["latent_batch"] else max(1, len(frames) // STATISTICS)
         chosen = range(0, len(frames), step)
-        parts = []
-        for start in track(range(0, len(chosen), 16), "mesh of the training frames", unit="batches"):
-            images = frames.images(chosen[start : start + 16])
+        own = chosen[self.processes.rows()]
+        parts = [torch.empty(0, *encoder.mean.shape)]
+        for start in track(range(0, len(own), 16), "mesh of the training frames", unit="batches"):
+            images = frames.images(own[start : start + 16])
             parts.append(encoder.measure(images.to(self.device)).cpu())
-        measured = torch.cat(parts)
+        measured = self.processes.gather(torch.cat(parts), len(chosen))
         if self.new:
             encoder.mean.copy_(measured.mean(0))
             encoder.spread.copy_(measured.std(0).clamp_min(1e-3))
@@ -166,13 +176,14 @@ class MappingTask(Task):
         """Pairs for the image losses on every ``image_every``-th step, and for the latent loss."""
         out: dict[str, Any] = {}
         if self.o["image_every"] and step % self.o["image_every"] == 0:
-            out["pairs"] = self._load(self.pairs, step, self.o["batch"])
+            out["pairs"] = self._load(self.pairs, step, self.o["batch"], self.processes.rows())
         if self.o["latent_batch"]:
-            out["latent"] = self.pairs.batch(step + 2**40, self.o["latent_batch"])
+            where = self.pairs.batch(step + 2**40, self.o["latent_batch"])
+            out["latent"] = {k: v[self.processes.rows()] for k, v in where.items()}
         return out
 
-    def _load(self, pairs: Pairs, step: int, size: int) -> dict[str, Tensor]:
-        where, frames = pairs.batch(step, size), pairs.frames
+    def _load(self, pairs: Pairs, step: int, size: int, rows: slice = slice(None)) -> dict[str, Tensor]:
+        where, frames = {k: v[rows] for k, v in pairs.batch(step, size).items()}, pairs.frames
         batch = {f"image_{k}": fit(frames.images(v), SIZE) for k, v in where.items()}
         batch |= {f"latent_{k}": frames.latents(v) for k, v in where.items()}
         return {k: v.to(self.device) for k, v in batch.items()}

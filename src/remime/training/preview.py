@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from remime.generators.mobile import BLOCKS, MobileGenerator, PreviewHead
 from remime.training.generated import sample_latents
 from remime.training.loop import Task, Updater
+from remime.training.processes import Processes
 
 VALIDATION_IMAGES = 16
 VALIDATION_SEED = 7_000_000
@@ -25,8 +26,16 @@ class PreviewTask(Task):
     """Fit preview heads to the downsampled full output: L1 plus L1 of the image at a quarter of its size."""
 
     def __init__(
-        self, generator: MobileGenerator, resolutions: list[int], batch: int, lr: float, seed: int
+        self,
+        generator: MobileGenerator,
+        resolutions: list[int],
+        batch: int,
+        lr: float,
+        seed: int,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes or Processes()
+        self.processes.check("batch", batch)
         self.generator = generator
         self.heads = {r: PreviewHead.for_resolution(r) for r in resolutions}
         self.module = nn.ModuleDict({str(r): head for r, head in self.heads.items()})
@@ -36,7 +45,8 @@ class PreviewTask(Task):
 
     def batch(self, step: int) -> Tensor:
         """Latents [B,rows,512]."""
-        return sample_latents(self.generator, self.size, self.seed + step, mixing=0.3)
+        latents = sample_latents(self.generator, self.size, self.seed + step, mixing=0.3)
+        return latents[self.processes.rows()]
 
     @torch.no_grad()
     def _targets(self, w_plus: Tensor) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:

@@ -156,3 +156,13 @@ def test_pools_of_other_options_do_not_mix(tmp_path, generator):
         (4, 16, 16, 3),
     ]
     assert not np.array_equal(pools[0].images, pools[2].images)
+
+
+@pytest.mark.parametrize("change", [degrade, vary])
+def test_a_share_of_a_batch_is_changed_as_in_the_whole(change):
+    images = torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(1)) - 0.5
+    whole = change(images, 5)
+    for rank in range(3):
+        rows = slice(rank, None, 3)
+        assert torch.allclose(change(images[rows], 5, 7, rows), whole[rows], atol=1e-6)
+    assert change(images[:0], 5, 2, slice(2, None, 3)).shape == (0, 3, 32, 32)

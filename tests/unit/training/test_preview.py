@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from remime.errors import InputError
 from remime.generators.mobile import MobileGenerator
 from remime.training.loop import LoopOptions, train
 from remime.training.preview import PreviewTask
+from remime.training.processes import Processes
 from tests.unit.generators.test_mobile import randomise
 
 
@@ -45,3 +47,11 @@ def test_samples_follow_from_the_step(generator):
     task = PreviewTask(generator, [128], batch=2, lr=1e-3, seed=5)
     assert torch.equal(task.batch(3), task.batch(3))
     assert not torch.equal(task.batch(3), task.batch(4))
+
+
+def test_processes_share_the_samples(generator):
+    whole = PreviewTask(generator, [128], batch=4, lr=1e-3, seed=5).batch(3)
+    shares = [PreviewTask(generator, [128], 4, 1e-3, 5, Processes(rank, 2)).batch(3) for rank in (0, 1)]
+    assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole)
+    with pytest.raises(InputError, match="batch: 5 rows"):
+        PreviewTask(generator, [128], 5, 1e-3, 5, Processes(0, 2))
