@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from remime.encoders.inverter import decode_resolution
-from remime.encoders.restyle import ReStyle, fit
+from remime.encoders.restyle import Inverter, fit
 from remime.generators.base import Generator
 from remime.methods import Driving, Identity, Method
 from remime.shards import stable_hash
@@ -22,7 +22,7 @@ RANDOM_TRUNCATION = 0.7
 SIZE = 256  # at least this large is the image from which a method reads a target
 
 
-def invert(inverter: ReStyle, images: NDArray[np.uint8], batch: int = 8) -> Tensor:
+def invert(inverter: Inverter, images: NDArray[np.uint8], batch: int = 8) -> Tensor:
     """W+ [n, rows, 512] of aligned frames uint8 [n, R, R, 3]."""
     device = inverter.latent_avg.device
     parts = []
@@ -31,7 +31,7 @@ def invert(inverter: ReStyle, images: NDArray[np.uint8], batch: int = 8) -> Tens
     return torch.cat(parts)
 
 
-def mean_latent(inverter: ReStyle, images: NDArray[np.uint8], latents: Tensor) -> Tensor:
+def mean_latent(inverter: Inverter, images: NDArray[np.uint8], latents: Tensor) -> Tensor:
     """The mean latent [rows, 512] of a clip's frames and of their horizontal flips (P1, Sec. 4.1).
 
     Args:

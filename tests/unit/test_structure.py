@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "remime"
 
 # A module may import what stands on its own line or further up.
 LAYERS = (
-    ("errors", "versions", "shards", "layout", "schema", "options", "reference"),
+    ("errors", "versions", "shards", "catalogue", "layout", "schema", "options", "reference"),
     ("files", "progress", "runtime", "_torchvision"),
     ("tables", "archive", "video", "graph", "models"),
     ("weights", "faces", "generators", "encoders", "perceptual"),

@@ -311,6 +311,18 @@ class StyleGAN2(Generator):
                 yield StyleLayer(name, kind, row, weight.shape[2], size)  # type: ignore[arg-type]
 
 
+def is_same(tensors: Mapping[str, Tensor], generator: Generator) -> bool:
+    """Whether a state dict in rosinality's layout is this generator; noise and mean latent do not count."""
+    own = generator.state_dict()
+    return all(
+        k in tensors
+        and tensors[k].shape == own[k].shape
+        and torch.allclose(tensors[k].to(own[k]), own[k], rtol=1e-3, atol=1e-4)
+        for k in own
+        if k != "mean_latent" and not k.startswith("noises.") and not k.endswith(".kernel")
+    )
+
+
 def _blur_kernel() -> Tensor:
     """The 4×4 filter with gain 4, which makes up for the zeros that upsampling by two inserts."""
     taps = torch.tensor(BLUR_TAPS)

@@ -199,8 +199,9 @@ def collector(options: dict[str, Any]) -> Callable[[Clip, Path], list[Path]]:
     from remime.video import Writer
 
     keep_freed_memory()
-    generator = load_generator(str(options.get("generator", DEFAULTS["generator"])))
-    directions = load_directions()
+    name = str(options.get("generator", DEFAULTS["generator"]))
+    directions = load_directions(generator=name)
+    generator = load_generator(name)
 
     @torch.inference_mode()
     def collect(clip: Clip, folder: Path) -> list[Path]:

@@ -121,11 +121,15 @@ def test_error_is_the_mean_square_per_image(generator, images):
     torch.testing.assert_close(restyle.error(images, w_plus), expected)
 
 
-def test_single_pass_adds_the_mean(images):
+def test_single_pass_adds_the_mean(generator, images):
     encoder, average = Stub(3), torch.randn(512)
-    inverter = SinglePass(encoder, average, SIZE)
-    torch.testing.assert_close(inverter.invert(images, batch_size=2), average + encoder(pool(images)))
-    assert inverter(images).requires_grad
+    inverter = SinglePass(encoder, generator, average, SIZE)
+    expected = average + encoder(pool(images))
+    torch.testing.assert_close(inverter.invert(images, batch_size=2), expected)
+    ((w_plus, estimate),) = inverter.iterate(images)
+    torch.testing.assert_close(w_plus, expected)
+    torch.testing.assert_close(estimate, pool(generator.synthesize(expected)))
+    assert w_plus.requires_grad
 
 
 def test_fit_pools_down_interpolates_up_and_refuses_rectangles():

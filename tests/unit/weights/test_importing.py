@@ -265,10 +265,10 @@ def test_hopenet(tmp_path, folder, prefix):
     state = {f"{prefix}{k}": v for k, v in state.items() if "num_batches" not in k}
     done = import_file(official.save(tmp_path / "hopenet_alpha2.pkl", state, legacy=True))
     assert (done.kind.name, done.name) == ("hopenet", "hopenet")
-    pose = load_pose("hopenet", "hopenet")
+    pose = load_pose("hopenet")
     torch.testing.assert_close(pose(torch.zeros(1, 3, 64, 64)), torch.tensor([[-39.0, -9.0, 21.0]]))
-    with pytest.raises(InputError, match="name under which it was imported"):
-        load_pose("hopenet")
+    # The file's terms are those of the table's row.
+    assert "300W-LP" in done.meta["terms"]["weights"]
 
 
 def test_bisenet_deca_and_lpips_are_stored(tmp_path, folder):
