@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,28 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).with_name("stub.py")
+
+
+def render(folder: Path, people: Sequence[str], frames: int) -> None:
+    """Clips of generated people, 256², one folder each; it takes the networks."""
+    from remime.sources import Clip
+    from remime.sources.puppets import collector
+
+    make = collector({})
+    for person in people:
+        target = folder / person
+        target.mkdir(parents=True)
+        described = {
+            "identity": person, "motion": person, "frames": frames, "fps": 25, "size": 256, "truncation": 0.5,
+            "amplitude": 1.0, "generator": "mobile-ffhq",
+        }  # fmt: skip
+        clip = Clip(
+            clip="talk", video="talk", identity=person, split="train", kind="render",
+            path=json.dumps(described), terms="",
+        )  # fmt: skip
+        for path in make(clip, target):
+            if path.suffix == ".npz":
+                path.unlink()
 
 
 class Project:

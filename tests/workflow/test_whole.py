@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -21,9 +20,7 @@ import pytest
 import yaml
 
 from remime import video
-from remime.sources import Clip
-from remime.sources.puppets import collector
-from tests.workflow.project import ROOT
+from tests.workflow.project import ROOT, render
 
 FRAMES = 8
 PEOPLE = ("anna", "berta", "carla", "dora")
@@ -88,26 +85,6 @@ CONFIG = {
     },
     "summarize": {"bootstrap": 100},
 }
-
-
-def _render(folder: Path) -> None:
-    """Clips of generated people, one folder each, and a file that is no video."""
-    render = collector({})
-    for person in PEOPLE:
-        target = folder / person
-        target.mkdir(parents=True)
-        described = {
-            "identity": person, "motion": person, "frames": FRAMES, "fps": 25, "size": 256, "truncation": 0.5,
-            "amplitude": 1.0, "generator": "mobile-ffhq",
-        }  # fmt: skip
-        clip = Clip(
-            clip="talk", video="talk", identity=person, split="train", kind="render",
-            path=json.dumps(described), terms="",
-        )  # fmt: skip
-        for path in render(clip, target):
-            if path.suffix == ".npz":
-                path.unlink()
-    (folder / "anna" / "broken.mp4").write_text("not a video")
 
 
 def _project(folder: Path, clips: Path) -> Path:
@@ -195,7 +172,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory, weights: Callable[[str], Any
     for name in (*NETWORKS, *MESH):
         weights(name)
     folder = tmp_path_factory.mktemp("clips")
-    _render(folder)
+    render(folder, PEOPLE, FRAMES)
+    (folder / "anna" / "broken.mp4").write_text("not a video")
     return folder
 
 
