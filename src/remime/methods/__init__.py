@@ -109,8 +109,8 @@ def imported_method(
     if held.meta.get("kind") != "mapping":
         raise InputError("init", f"{name!r} is {held.meta.get('kind', 'not imported')}", "needed: mapping")
     decoder = {k.removeprefix("decoder."): v for k, v in held.tensors.items() if k.startswith("decoder.")}
-    own = generator.state_dict()
-    if any(k not in own or own[k].shape != v.shape for k, v in decoder.items()):
+    own = {k: v.shape for k, v in generator.state_dict().items() if k != "mean_latent"}
+    if {k: v.shape for k, v in decoder.items()} != own:
         raise InputError(
             "init",
             f"{name!r} was trained for another generator than {generator_name!r}",

@@ -218,11 +218,27 @@ def check_licence(entry: Entry, licence: str) -> None:
         InputError: ``licence`` is not a policy.
         WeightsError: the entry does not fit; it names the entry, its terms and the policy.
     """
+    told = f"{entry.weights_terms} (package: {entry.package_terms})"
+    check_terms(entry.name, entry.terms, told, licence)
+
+
+def check_terms(name: str, terms: str, told: str, licence: str) -> None:
+    """Refuse a network whose terms do not fit the policy.
+
+    Args:
+        name: of the network.
+        terms: one of ``TERMS``.
+        told: what its authors say.
+        licence: the policy.
+
+    Raises:
+        InputError: ``licence`` is not a policy.
+        WeightsError: the network does not fit; it names the network, its terms and the policy.
+    """
     if licence not in LICENCES:
         raise InputError("licence", f"{licence!r} is not a policy", f"allowed: {', '.join(LICENCES)}")
-    if entry.terms not in LICENCES[licence]:
+    if terms not in LICENCES[licence]:
         raise WeightsError(
-            f"weights {entry.name!r} are refused by licence: {licence}\n"
-            f"  their terms are {entry.terms}: {entry.weights_terms} (package: {entry.package_terms})\n"
-            f"  accepted: {', '.join(LICENCES[licence])}; choose another {entry.role}, or licence: any"
+            f"weights {name!r} are refused by licence: {licence}\n  their terms are {terms}: {told}\n"
+            f"  accepted: {', '.join(LICENCES[licence])}; choose another network, or licence: any"
         )
