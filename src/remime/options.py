@@ -214,20 +214,19 @@ def _generator(config: Mapping[str, Any], known: Mapping[str, Network], base: Pa
                 f"generator: {EMBEDDED}"
             )
     for name in flow.trainings():
-        entry = flow.trained(name)
-        where = f"{'inverters' if name in config['inverters'] else 'models'}.{name}"
-        if is_name(entry["init"]):
+        init = flow.trained(name)["init"]
+        where = f"{'inverters' if name in config['inverters'] else 'models'}.{name}.init"
+        if is_name(init):
+            fits = not known[generator].fetched and same_generator(known[generator].meta, known[init].meta)
             # A mapping may bring a generator that was trained along.
-            if "inverter" not in entry and not same_generator(
-                known[generator].meta, known[entry["init"]].meta
-            ):
-                yield f"{where}.init: {entry['init']!r} was trained for another generator than {generator!r}"
-        elif entry["init"]:
-            own = model_meta(base / entry["init"]).get("generator", generator)
-            if own != generator and entry["init"] not in _made(config):
+            if not fits and name in config["inverters"]:
+                yield f"{where}: {init!r} was trained for another generator than {generator!r}"
+        elif init and init not in _made(config):
+            own = model_meta(base / init).get("generator", generator)
+            if own != generator:
                 yield (
-                    f"{where}.init: {entry['init']!r} was trained for the generator {own!r}, not "
-                    f"{generator!r}; name other weights or null, or remove what uses it (null for the entry)"
+                    f"{where}: {init!r} was trained for the generator {own!r}, not {generator!r}; name other "
+                    "weights or null, or remove what uses it (null in place of the entry)"
                 )
 
 

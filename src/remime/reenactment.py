@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from remime.encoders.inverter import decode_resolution
 from remime.encoders.restyle import Inverter, fit
 from remime.generators.base import Generator
 from remime.methods import Driving, Identity, Method
@@ -67,14 +66,14 @@ class Reenactor:
     def __init__(self, generator: Generator, method: Method, resolution: int, batch: int = 8) -> None:
         self.generator, self.method, self.resolution, self.batch = generator, method, resolution, batch
         self.device = generator.mean_latent.device
-        self.decode_at = next((r for r in generator.resolutions if r >= resolution), generator.resolution)
+        self.decode_at = generator.decode_resolution(resolution)
         # One image at a time is fastest on a CPU; a GPU wants the whole batch.
         self.decode_batch = batch if self.device.type == "cuda" else 1
 
     @torch.inference_mode()
     def identify(self, latent: Tensor) -> Identity:
         """Prepare a target from its latent W+ [rows, 512] (its clip's mean if the method needs latents)."""
-        image = self.generator.synthesize(latent[None], resolution=decode_resolution(self.generator, SIZE))
+        image = self.generator.synthesize(latent[None], resolution=self.generator.decode_resolution(SIZE))
         return self.method.identify(latent, image[0].clamp(-1, 1))
 
     @torch.inference_mode()

@@ -18,11 +18,6 @@ from remime.models import Model, load_model
 STEPS = 5  # refinements, in training and test (methods.md, Sec. 0)
 
 
-def decode_resolution(generator: Generator, size: int) -> int:
-    """The cheapest resolution of a generator that is not smaller than ``size``."""
-    return next((r for r in generator.resolutions if r >= size), generator.resolution)
-
-
 def build_inverter(options: dict[str, Any], generator: Generator) -> Inverter:
     """An inverter with untrained weights (a ``small`` encoder's trunk has LPIPS' AlexNet).
 
@@ -42,7 +37,7 @@ def build_inverter(options: dict[str, Any], generator: Generator) -> Inverter:
 
         trunk = {k: v for k, v in weights.load("lpips-alex").tensors.items() if k.startswith("convolutions.")}
         encoder.trunk.net.load_state_dict(trunk)  # type: ignore[union-attr]
-    decode_at = decode_resolution(generator, size)
+    decode_at = generator.decode_resolution(size)
     if not options["method"].startswith("restyle-"):
         return SinglePass(encoder, generator, size=size, decode_resolution=decode_at)
     steps = int(options.get("refinements", STEPS))

@@ -198,6 +198,8 @@ class StyleGAN2(Generator):
         last = int(math.log2(resolution))
         self.resolution = resolution
         self.resolutions = tuple(2**k for k in range(2, last + 1))
+        # The image is a sum over sizes: without the larger ones' share it is another image.
+        self.scaled = (resolution,)
         self.rows = 2 * last - 2
 
         mapping = [EqualLinear(LATENT, LATENT, lr_mul=0.01, activate=True) for _ in range(mapping_layers)]

@@ -214,7 +214,7 @@ def collector(options: dict[str, Any]) -> Callable[[Clip, Path], list[Path]]:
             "synthetic": "the face in this video was generated",
             **described,
         }
-        decode_at = next((r for r in generator.resolutions if r >= size), generator.resolution)
+        decode_at = generator.decode_resolution(size)
         with Writer(video, fps=described["fps"], size=(size, size), metadata=note) as writer:
             for w in w_plus.split(1):
                 writer.write(to_image(fit(generator.synthesize(w, resolution=decode_at), size))[0])

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from remime.encoders.inverter import decode_resolution
 from remime.encoders.restyle import fit
 from remime.errors import InputError
 from remime.generators import EMBEDDED
@@ -100,7 +99,7 @@ class MappingTask(Task):
         self.device, self.generator, self.seed = device, generator, int(options["seed"])
         tuned = self.o["variant"] == "gen"
         # A frozen generator may be read through its cheapest output; one that learns must learn as a whole.
-        self.resolution = generator.resolution if tuned else decode_resolution(generator, SIZE)
+        self.resolution = generator.resolution if tuned else generator.decode_resolution(SIZE)
         method = build_method(options, generator)
         assert isinstance(method, Mapping)
         self.new = not options.get("init", False)
