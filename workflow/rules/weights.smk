@@ -4,14 +4,14 @@ localrules:
 
 rule weights:
     """Fetch a pretrained network, verify it, convert it to safetensors."""
-    wildcard_constraints:
-        # What the user imported is nobody's output: it could not be made again.
-        network="|".join(flow.pins),
     output:
         weights="resources/weights/{network}.safetensors",
         notes="resources/weights/{network}.json",
     log:
         "results/logs/weights/{network}.log",
+    wildcard_constraints:
+        # What the user imported is nobody's output: it could not be made again.
+        network="|".join(flow.pins),
     conda:
         "../../envs/torch.yaml"
     resources:

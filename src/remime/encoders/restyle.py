@@ -60,7 +60,12 @@ class Inverter(nn.Module, ABC):
 
     def decode(self, w_plus: Tensor) -> Tensor:
         """Reconstructions [B, 3, size, size] of W+ [B, rows, 512], with the stored noise."""
-        return fit(self.generator.synthesize(w_plus, resolution=self.decode_resolution), self.size)
+        resolution = self.decode_resolution or self.generator.resolution
+        # Large images one by one where memory is a job's: on a GPU a batch is faster, on a CPU slower.
+        alone = resolution > self.size and w_plus.device.type == "cpu"
+        parts = w_plus.split(1) if alone else [w_plus]
+        images = [fit(self.generator.synthesize(part, resolution=resolution), self.size) for part in parts]
+        return torch.cat(images)
 
     @abstractmethod
     def iterate(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
