@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from remime.catalogue import is_name
 from remime.shards import shard_names
 
 RESULTS = Path("results")
@@ -27,8 +28,8 @@ _TRANSPORT = ("url", "cookies", "rate", "retries", "pause", "timeout", "at_once"
 STAGE_KEYS = ("align", "measure", "select", "invert", "index")
 _SAMPLES = "workflow/samples.tsv"
 _LANDMARKS = "dlib-landmarks-68"
-# The embedded generator decodes faster with its heads; puppets move along the directions.
-_EMBEDDED, _PREVIEW = "mobile-ffhq", "models/mobile-preview.safetensors"
+# The embedded generator decodes faster with its heads; puppets move along the directions of its latent space.
+EMBEDDED, _PREVIEW = "mobile-ffhq", "models/mobile-preview.safetensors"
 _DIRECTIONS = "models/puppet-directions.safetensors"
 # Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
 _MESH = ("face-mesh", "blendshapes")
@@ -164,7 +165,7 @@ class Layout:
 
     Args:
         config: what ``remime.options.validate`` returned.
-        pins: the sha256 of each pretrained file by the name of its network.
+        pins: the sha256 of each pretrained file that the workflow fetches, by the name of its network.
     """
 
     def __init__(self, config: Mapping[str, Any], pins: Mapping[str, str] | None = None) -> None:
@@ -272,6 +273,11 @@ class Layout:
         """The weights of an inverter or of a model."""
         return str(RESULTS / "models" / name / "model.safetensors")
 
+    def start_file(self, name: str) -> str | None:
+        """The weights that an inverter or a model starts from: a file, or an imported checkpoint's."""
+        init = self.trained(name).get("init")
+        return str(WEIGHTS / f"{init}.safetensors") if is_name(init) else init
+
     def trainings(self) -> list[str]:
         """All inverters and models with weights that a run needs, also those that others start from."""
         entries = {**self.config["inverters"], **self.config["models"]}
@@ -305,8 +311,8 @@ class Layout:
         """The named inputs of a training: start weights, inverter, frames, latents, networks."""
         entry = self.trained(name)
         inputs: dict[str, Any] = {"weights": self.weights("train", name)}
-        if entry["init"]:
-            inputs["init"] = entry["init"]
+        if start := self.start_file(name):
+            inputs["init"] = start
         if "inverter" in entry:
             inputs["inverter"] = self.model_file(entry["inverter"])
         datasets = self._training_datasets(name)
@@ -329,8 +335,8 @@ class Layout:
     def train_arguments(self, name: str) -> list[str]:
         """The arguments of a training that depend on what it has: start weights, inverter, datasets."""
         entry, arguments = self.trained(name), []
-        if entry["init"]:
-            arguments += ["--init", entry["init"]]
+        if start := self.start_file(name):
+            arguments += ["--init", start]
         if "inverter" in entry:
             arguments += ["--inverter", self.model_file(entry["inverter"])]
         if datasets := self._training_datasets(name):
@@ -475,7 +481,7 @@ class Layout:
     def weights(self, stage: str, name: str = "") -> list[str]:
         """The converted files of :meth:`networks`, and what this project ships beside them."""
         networks = list(dict.fromkeys(self.networks(stage, name)))
-        shipped = [_PREVIEW] if _EMBEDDED in networks else []
+        shipped = [_PREVIEW] if EMBEDDED in networks else []
         shipped += [_DIRECTIONS] if stage == "collect" and networks else []
         return _paths(WEIGHTS / f"{network}.safetensors" for network in networks) + shipped
 
@@ -493,6 +499,7 @@ class Layout:
                 found += self.networks("collect", dataset)
         for name in self.trainings():
             found += self.networks("train", name)
+            found += [init for init in (self.trained(name)["init"],) if is_name(init)]
         return list(dict.fromkeys(found))
 
     def _seeded(self, options: Mapping[str, Any]) -> dict[str, Any]:

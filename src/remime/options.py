@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from remime.catalogue import Network, is_name, model_meta, networks, read_rows, same_generator
 from remime.errors import ConfigError, InputError, RemimeError
-from remime.layout import RESULTS, Layout
+from remime.layout import EMBEDDED, RESULTS, WEIGHTS, Layout
 from remime.schema import VARIANTS, compose, fill, find_problems, listed, load_schema, merge, suggest
 
 # Which classes of terms (column ``terms`` of weights.tsv) each value of ``licence`` accepts.
@@ -24,12 +24,6 @@ LICENCES: Mapping[str, tuple[str, ...]] = {
     "permissive": ("permissive",),
 }
 _REMOVABLE = (*VARIANTS, "protocols")
-
-
-def read_weights_table(path: str | Path) -> dict[str, dict[str, str]]:
-    """The rows of ``weights.tsv`` by name."""
-    with Path(path).open(newline="", encoding="utf-8") as handle:
-        return {row["name"]: row for row in csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)}
 
 
 def default_weights_table() -> Path:
@@ -79,16 +73,16 @@ def validate(
         problems += _safe_references(config)
         raise ConfigError(name, problems)
     filled = fill(composed, config)
-    weights = read_weights_table(table or default_weights_table())
+    known = networks(table or default_weights_table(), Path(base) / WEIGHTS)
     problems = [
         *_references(filled),
         *_modes(filled),
         *_models(filled),
-        *_networks(filled, weights),
+        *_networks(filled, known),
         *_paths(filled, Path(base)),
     ]
     if not problems:
-        problems += _licence(filled, weights)
+        problems += [*_licence(filled, known), *_generator(filled, known, Path(base))]
     if problems:
         raise ConfigError(name, problems)
     return filled
@@ -96,8 +90,9 @@ def validate(
 
 def layout(config: Mapping[str, Any], **options: Any) -> Layout:
     """Validate a configuration and make the view of it that the rules use."""
-    table = read_weights_table(options.get("table") or default_weights_table())
-    return Layout(validate(config, **options), {name: row["sha256"] for name, row in table.items()})
+    checked = validate(config, **options)
+    rows = read_rows(options.get("table") or default_weights_table())
+    return Layout(checked, {name: row["sha256"] for name, row in rows.items() if not row["kind"]})
 
 
 def _unknown(where: str, value: object, known: Sequence[str], what: str) -> list[str]:
@@ -171,12 +166,15 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{where}.train.losses.cos: is 0; the variant cos needs a weight above 0"
 
 
-def _networks(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Networks that are not in the table of weights, or have another role there."""
+def _networks(config: Mapping[str, Any], known: Mapping[str, Network]) -> Iterator[str]:
+    """Networks that are neither in the table of weights nor imported, or that have another role."""
 
     def check(where: str, name: str, role: str) -> Iterator[str]:
-        fitting = [key for key, row in table.items() if row["role"] == role]
-        yield from _unknown(where, name, fitting, f"a network of the role {role} in workflow/weights.tsv")
+        fitting = [key for key, network in known.items() if network.role == role]
+        what = f"a network of the role {role}, of workflow/weights.tsv or imported"
+        yield from _unknown(where, name, fitting, what)
+        if name in fitting and not known[name].present:
+            yield f"{where}: {name!r} has to be brought by hand: {known[name].how()}"
 
     yield from check("generator", config["generator"], "generator")
     branches = {"measure": config["measure"]}
@@ -187,10 +185,50 @@ def _networks(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]])
             yield from check(f"{where}.{role}", branch[role], role)
     for role in ("pose", "identity"):
         yield from check(f"score.{role}", config["score"][role], role)
-    for section in ("inverters", "models"):
+    for section, role in (("inverters", "inverter"), ("models", "method")):
         for name, entry in config[section].items():
             if "train" in entry:
                 yield from check(f"{section}.{name}.train.identity", entry["train"]["identity"], "identity")
+            if is_name(entry.get("init")):
+                yield from check(f"{section}.{name}.init", entry["init"], role)
+                yield from _imported(f"{section}.{name}", entry, known.get(entry["init"]))
+
+
+def _imported(where: str, entry: Mapping[str, Any], network: Network | None) -> Iterator[str]:
+    """An imported checkpoint that is not one of the entry's method, or of its size."""
+    if network is None:
+        return
+    if network.kind != entry["method"]:
+        yield f"{where}.init: {network.name!r} is of the kind {network.kind}, the method is {entry['method']}"
+    elif entry["preset"] != "paper":
+        yield f"{where}.preset: {entry['preset']!r} does not fit the imported {network.name!r}; set paper"
+
+
+def _generator(config: Mapping[str, Any], known: Mapping[str, Network], base: Path) -> Iterator[str]:
+    """Datasets and start weights in use that belong to another generator."""
+    flow, generator = Layout(config), config["generator"]
+    for dataset in flow.datasets_used():
+        if flow.source(dataset) == "puppets" and generator != EMBEDDED:
+            yield (
+                f"datasets.{dataset}: puppets need motion directions of their own generator, and there are "
+                f"none for {generator!r}; take {dataset} out of train.datasets and of the protocols, or set "
+                f"generator: {EMBEDDED}"
+            )
+    for name in flow.trainings():
+        init = flow.trained(name)["init"]
+        where = f"{'inverters' if name in config['inverters'] else 'models'}.{name}.init"
+        if is_name(init):
+            fits = not known[generator].fetched and same_generator(known[generator].meta, known[init].meta)
+            # A mapping may bring a generator that was trained along.
+            if not fits and name in config["inverters"]:
+                yield f"{where}: {init!r} was trained for another generator than {generator!r}"
+        elif init and init not in _made(config):
+            own = model_meta(base / init).get("generator", generator)
+            if own != generator:
+                yield (
+                    f"{where}: {init!r} was trained for the generator {own!r}, not {generator!r}; name other "
+                    "weights or null, or remove what uses it (null in place of the entry)"
+                )
 
 
 def _modes(config: Mapping[str, Any]) -> Iterator[str]:
@@ -211,9 +249,10 @@ def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
     made = _made(config)
     for section in ("inverters", "models"):
         for name, entry in config[section].items():
-            if entry.get("init") and entry["init"] not in made and not (base / entry["init"]).is_file():
+            init = entry.get("init")
+            if init and init not in made and not is_name(init) and not (base / init).is_file():
                 yield (
-                    f"{section}.{name}.init: {entry['init']!r} is not a file; make it with "
+                    f"{section}.{name}.init: {init!r} is not a file; make it with "
                     "`make train-models`, or set null and train.steps"
                 )
     for name, entry in config["datasets"].items():
@@ -231,15 +270,15 @@ def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
             yield f"datasets.{name}.download.cookies: {cookies!r} is not a file; name one, or set null"
 
 
-def _licence(config: Mapping[str, Any], table: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+def _licence(config: Mapping[str, Any], known: Mapping[str, Network]) -> Iterator[str]:
     """Networks in use whose terms do not fit ``licence``."""
     accepted = LICENCES[config["licence"]]
     for name in Layout(config).networks_used():
-        row = table.get(name)
-        if row is not None and row["terms"] not in accepted:
+        network = known.get(name)
+        if network is not None and network.terms not in accepted:
             yield (
-                f"licence: {config['licence']!r} does not accept the {row['role']} network {name!r}, whose "
-                f"terms are {row['terms']} ({row.get('weights_terms', '')}); choose another, or licence: any"
+                f"licence: {config['licence']!r} does not accept the {network.role} network {name!r}, whose "
+                f"terms are {network.terms} ({network.weights_terms}); choose another, or licence: any"
             )
 
 

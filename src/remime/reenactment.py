@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from remime.encoders.inverter import decode_resolution
-from remime.encoders.restyle import ReStyle, fit
+from remime.encoders.restyle import Inverter, fit
 from remime.generators.base import Generator
 from remime.methods import Driving, Identity, Method
 from remime.shards import stable_hash
@@ -22,7 +21,7 @@ RANDOM_TRUNCATION = 0.7
 SIZE = 256  # at least this large is the image from which a method reads a target
 
 
-def invert(inverter: ReStyle, images: NDArray[np.uint8], batch: int = 8) -> Tensor:
+def invert(inverter: Inverter, images: NDArray[np.uint8], batch: int = 8) -> Tensor:
     """W+ [n, rows, 512] of aligned frames uint8 [n, R, R, 3]."""
     device = inverter.latent_avg.device
     parts = []
@@ -31,7 +30,7 @@ def invert(inverter: ReStyle, images: NDArray[np.uint8], batch: int = 8) -> Tens
     return torch.cat(parts)
 
 
-def mean_latent(inverter: ReStyle, images: NDArray[np.uint8], latents: Tensor) -> Tensor:
+def mean_latent(inverter: Inverter, images: NDArray[np.uint8], latents: Tensor) -> Tensor:
     """The mean latent [rows, 512] of a clip's frames and of their horizontal flips (P1, Sec. 4.1).
 
     Args:
@@ -67,14 +66,14 @@ class Reenactor:
     def __init__(self, generator: Generator, method: Method, resolution: int, batch: int = 8) -> None:
         self.generator, self.method, self.resolution, self.batch = generator, method, resolution, batch
         self.device = generator.mean_latent.device
-        self.decode_at = next((r for r in generator.resolutions if r >= resolution), generator.resolution)
+        self.decode_at = generator.decode_resolution(resolution)
         # One image at a time is fastest on a CPU; a GPU wants the whole batch.
         self.decode_batch = batch if self.device.type == "cuda" else 1
 
     @torch.inference_mode()
     def identify(self, latent: Tensor) -> Identity:
         """Prepare a target from its latent W+ [rows, 512] (its clip's mean if the method needs latents)."""
-        image = self.generator.synthesize(latent[None], resolution=decode_resolution(self.generator, SIZE))
+        image = self.generator.synthesize(latent[None], resolution=self.generator.decode_resolution(SIZE))
         return self.method.identify(latent, image[0].clamp(-1, 1))
 
     @torch.inference_mode()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import HUNGRY, ScriptedProject, by_rule, finish, last_job, submit, until
-from tests.workflow.real import MESH, NETWORKS, make_project, render
+from tests.workflow.real import MESH, NETWORKS, make_project, render_all
 from tests.workflow.runs import scores
 
 pytestmark = pytest.mark.cluster
@@ -28,7 +28,7 @@ def whole(cluster: Cluster, weights: Callable[[str], Any], tmp_path_factory: pyt
     for name in (*NETWORKS, *MESH):
         weights(name)
     folder = tmp_path_factory.mktemp("whole")
-    render(folder / "clips")
+    render_all(folder / "clips")
     make_project(folder / "run", folder / "clips")
     finish(folder / "run", submit(cluster, folder / "run", "--", "shards"))
     finish(folder / "run", submit(cluster, folder / "run"), 1800)

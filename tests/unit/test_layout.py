@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from remime.errors import ConfigError
 from remime.layout import Dataset, Layout, to_json, tree_digest, tree_files
+from remime.options import layout as make_layout
 from remime.options import validate
 from remime.schema import merge
 
@@ -189,6 +191,114 @@ def test_only_what_is_used_is_computed() -> None:
     assert flow.inverters_used() == {"psp"}
     assert flow.datasets_used() == ["samples", "puppets"]
     assert flow.scores() == ["results/benchmarks/cross/linear-psp/scores/0000-of-0001.parquet"]
+
+
+def described(folder: Path, name: str, kind: str, role: str, **more: Any) -> None:
+    """What ``remime weights import`` leaves of a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    terms = {"class": "unknown", "weights": "", "package": ""}
+    meta = {
+        "name": name,
+        "kind": kind,
+        "role": role,
+        "terms": terms,
+        "sha256": {"f": "0"},
+        "converter": "import",
+    }
+    (folder / f"{name}.json").write_text(json.dumps({**meta, **more}))
+    (folder / f"{name}.safetensors").touch()
+
+
+def imported_config() -> dict[str, Any]:
+    """A configuration of imported networks alone."""
+    return {
+        "generator": "stylegan2-mine",
+        "datasets": {"samples": {"source": "samples"}},
+        "measure": {"pose": "hopenet"},
+        "inverters": {"psp": {"method": "restyle-psp", "init": "restyle-psp-ffhq"}},
+        "models": {"linear": {"method": "linear", "inverter": "psp"}},
+        "protocols": {"cross": {"kind": "cross", "datasets": ["samples"], "inverter": "psp"}},
+    }
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Path:
+    """A folder in which the networks of :func:`imported_config` were imported."""
+    folder = tmp_path / "resources" / "weights"
+    described(folder, "stylegan2-mine", "stylegan2", "generator", fingerprint=[1024.0, 0.5])
+    described(folder, "restyle-psp-ffhq", "restyle-psp", "inverter", fingerprint=[1024.0, 0.5000001])
+    described(folder, "hopenet", "hopenet", "pose")
+    return tmp_path
+
+
+def test_an_imported_checkpoint_is_a_start(imported: Path) -> None:
+    flow = Layout(validate(imported_config(), base=imported))
+    path = "resources/weights/restyle-psp-ffhq.safetensors"
+    assert flow.train_arguments("psp") == ["--init", path]
+    assert flow.train_inputs("psp")["init"] == path
+    assert {"stylegan2-mine", "restyle-psp-ffhq", "hopenet"} <= set(flow.networks_used())
+    assert flow.weights("invert") == [
+        "resources/weights/stylegan2-mine.safetensors",
+        "resources/weights/lpips-alex.safetensors",
+    ]
+
+
+def test_only_what_is_fetched_is_a_job_of_the_workflow(imported: Path) -> None:
+    pins = make_layout(imported_config(), base=imported).pins
+    assert "lpips-alex" in pins
+    assert not {"hopenet", "stylegan2-mine", "stylegan2-ffhq-1024", "restyle-psp-ffhq"} & set(pins)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"generator": "stylegan2-ffhq-1024"}, "generator: 'stylegan2-ffhq-1024' has to be brought by hand"),
+        ({"generator": "hopenet"}, "generator: 'hopenet' is not a network of the role generator"),
+        ({"measure": {"identity": "ir-se50"}}, "measure.identity: 'ir-se50' has to be brought by hand"),
+        ({"inverters": {"psp": {"preset": "small"}}}, "inverters.psp.preset: 'small' does not fit"),
+        (
+            {"inverters": {"psp": {"method": "restyle-e4e"}}},
+            "is of the kind restyle-psp, the method is restyle-e4e",
+        ),
+        (
+            {"inverters": {"psp": {"init": "none"}}},
+            "inverters.psp.init: 'none' is not a network of the role inverter",
+        ),
+        (
+            {"licence": "research"},
+            "licence: 'research' does not accept the generator network 'stylegan2-mine'",
+        ),
+        ({"generator": "mobile-ffhq"}, "trained for another generator than 'mobile-ffhq'"),
+        (
+            {"datasets": {"dolls": {"source": "puppets"}}, "protocols": {"cross": {"datasets": ["dolls"]}}},
+            "datasets.dolls: puppets need motion directions of their own generator",
+        ),
+        (
+            {"inverters": {"psp": {"init": "models/restyle-psp-small.safetensors"}}},
+            "was trained for the generator 'mobile-ffhq', not 'stylegan2-mine'",
+        ),
+    ],
+)
+def test_imported_networks_that_do_not_fit(imported: Path, change: dict[str, Any], told: str) -> None:
+    (imported / "models").symlink_to(ROOT / "models")
+    with pytest.raises(ConfigError) as error:
+        validate(merge(imported_config(), change), base=imported)
+    assert told in str(error.value)
+
+
+def test_another_kind_under_the_name_of_a_row_is_none(imported: Path) -> None:
+    described(imported / "resources/weights", "hopenet", "bisenet", "parsing")
+    with pytest.raises(ConfigError, match="'hopenet' has to be brought by hand"):
+        validate(imported_config(), base=imported)
+
+
+def test_an_inverter_of_another_generator_is_refused(imported: Path) -> None:
+    other = [1024.0, 0.6]
+    described(
+        imported / "resources/weights", "restyle-psp-ffhq", "restyle-psp", "inverter", fingerprint=other
+    )
+    with pytest.raises(ConfigError, match="trained for another generator than 'stylegan2-mine'"):
+        validate(imported_config(), base=imported)
 
 
 def test_networks_of_a_run() -> None:

@@ -22,7 +22,7 @@ SOURCE = ROOT / "src" / "remime"
 
 # A module may import what stands on its own line or further up.
 LAYERS = (
-    ("errors", "versions", "libraries", "shards", "layout", "schema", "options", "reference"),
+    ("errors", "versions", "libraries", "shards", "catalogue", "layout", "schema", "options", "reference"),
     ("files", "progress", "runtime", "devices", "_torchvision"),
     ("tables", "archive", "video", "graph", "models"),
     ("weights", "faces", "generators", "encoders", "perceptual"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -71,14 +72,14 @@ CONFIG = {
 }
 
 
-def render(folder: Path) -> None:
-    """Clips of generated people, one folder each, and a file that is no video."""
+def render(folder: Path, people: Sequence[str] = PEOPLE, frames: int = FRAMES) -> None:
+    """Clips of generated people, 256², one folder each; it takes the networks."""
     collected = collector({}, {})
-    for person in PEOPLE:
+    for person in people:
         target = folder / person
         target.mkdir(parents=True)
         described = {
-            "identity": person, "motion": person, "frames": FRAMES, "fps": 25, "size": 256, "truncation": 0.5,
+            "identity": person, "motion": person, "frames": frames, "fps": 25, "size": 256, "truncation": 0.5,
             "amplitude": 1.0, "generator": "mobile-ffhq",
         }  # fmt: skip
         clip = Clip(
@@ -90,7 +91,12 @@ def render(folder: Path) -> None:
         for path in paths:
             if path.suffix == ".npz":
                 path.unlink()
-    (folder / "anna" / "broken.mp4").write_text("not a video")
+
+
+def render_all(folder: Path) -> None:
+    """The clips of ``CONFIG``, and a file that is no video."""
+    render(folder)
+    (folder / PEOPLE[0] / "broken.mp4").write_text("not a video")
 
 
 def make_project(folder: Path, clips: Path) -> Path:

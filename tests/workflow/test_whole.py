@@ -18,7 +18,7 @@ import pytest
 
 from remime import video
 from remime.shards import shard_names
-from tests.workflow.real import FRAMES, MESH, NETWORKS, make_project, render
+from tests.workflow.real import FRAMES, MESH, NETWORKS, make_project, render_all
 from tests.workflow.runs import LOG, scores, start, unlock, watch
 
 # Every stage that a run starts; each is killed once.
@@ -60,7 +60,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory, weights: Callable[[str], Any
     for name in (*NETWORKS, *MESH):
         weights(name)
     folder = tmp_path_factory.mktemp("clips")
-    render(folder)
+    render_all(folder)
     return folder
 
 

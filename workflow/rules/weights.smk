@@ -9,6 +9,9 @@ rule weights:
         notes="resources/weights/{network}.json",
     log:
         "results/logs/weights/{network}.log",
+    wildcard_constraints:
+        # What the user imported is nobody's output: it could not be made again.
+        network="|".join(flow.pins),
     conda:
         "../../envs/torch.yaml"
     resources:

@@ -65,13 +65,12 @@ def measure(request: Request, device: str, images: int) -> dict[str, Any]:
     """
     import torch
 
-    from remime.encoders.inverter import decode_resolution
     from remime.generators import load_generator
     from remime.runtime import keep_freed_memory
 
     keep_freed_memory()
     generator = load_generator().to(device)
-    decoded = decode_resolution(generator, request.resolution)
+    decoded = generator.decode_resolution(request.resolution)
     w_plus = generator.broadcast(generator.mean_latent[None])
 
     def alone() -> None:

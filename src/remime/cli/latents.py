@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from remime.encoders.restyle import ReStyle
+from remime.encoders.restyle import Inverter
 from remime.reenactment import FLIPS, invert, mean_latent
 
 Image = NDArray[np.uint8]
@@ -38,7 +38,7 @@ class Spaced:
 
 
 def clip_mean(
-    inverter: ReStyle,
+    inverter: Inverter,
     images: Iterable[Image],
     batch: int,
     spool: IO[bytes] | None = None,

@@ -54,14 +54,23 @@ def ensure_all(names: Iterable[str], licence: str = "any") -> list[Path]:
         WeightsError: refused by the policy, or not to be had.
     """
     from remime import weights
+    from remime.weights.importing import imported
+    from remime.weights.registry import check_terms
 
-    entries = [weights.find_entry(name) for name in dict.fromkeys(names)]
-    for entry in entries:
-        weights.check_licence(entry, licence)
     folder = weights.weights_dir()
-    paths = []
+    rows, own = weights.read_registry(), imported(folder)
+    entries, paths = [], []
+    for name in dict.fromkeys(names):
+        # A row of the table goes before: it tells the terms.
+        if name in own and name not in rows:
+            terms = own[name]["terms"]
+            check_terms(name, terms["class"], terms["weights"], licence)
+            paths.append(folder / f"{name}.safetensors")
+            continue
+        entries.append(weights.find_entry(name))
+        weights.check_licence(entries[-1], licence)
     for entry in entries:
-        if not weights.is_current(entry, folder):
+        if not entry.by_hand and not weights.is_current(entry, folder):
             print(
                 f"fetching {entry.name} ({entry.role}; terms: {entry.weights_terms})",
                 file=sys.stderr,

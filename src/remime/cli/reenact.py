@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from remime.cli.faces import Faces, Moment
-    from remime.encoders.restyle import ReStyle
+    from remime.encoders.restyle import Inverter
     from remime.generators.base import Generator
     from remime.methods import Driving, Identity
     from remime.progress import Progress
@@ -183,7 +183,7 @@ class _Engine:
         name = files.inverter_meta["generator"]
         # The variant `gen` brings its own generator; inversions are always decoded by the original.
         self.generator: Generator = load_generator(name).to(device)
-        self.inverter: ReStyle = load_inverter(files.inverter, self.generator, device)
+        self.inverter: Inverter = load_inverter(files.inverter, self.generator, device)
         own = load_generator(name).to(device) if files.model is not None else self.generator
         self.method = load_method({"method": files.method}, files.model, own, device)
         self.reenactor: Reenactor = Reenactor(own, self.method, request.resolution, request.batch)

@@ -5,6 +5,7 @@ Both take aligned faces N×3×H×W, RGB in [-1, 1], of any size, and give W+ [N,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -27,22 +28,79 @@ PUBLISHED: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-class ReStyle(nn.Module):
-    """Refine W+ in a few steps: w ← w + E(image ⊕ current reconstruction), from the mean latent.
+class Inverter(nn.Module, ABC):
+    """What all inverters share: an encoder, the generator that shows what a latent is, and where W+ starts.
 
     The generator is only read: freeze it unless its gradients are wanted. Save `encoder` and `latent_avg`;
     the generator has its own file.
 
     Args:
-        encoder: [B, 6, size, size] → [B, rows, 512].
-        generator: decodes W+; must have its weights already, for the mean image is decoded here.
+        encoder: images [B, C, size, size] to offsets of W+ [B, rows, 512].
+        generator: decodes W+; must have its weights already.
         latent_avg: [512] or [rows, 512]; None for the generator's mean latent.
-        steps: refinements.
         size: height = width of the encoder's input, pixels.
-        decode_resolution: one of `generator.resolutions` for the reconstructions in between; None for full.
+        decode_resolution: one of `generator.resolutions` for reconstructions; None for full.
     """
 
     latent_avg: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        generator: Generator,
+        latent_avg: Tensor | None = None,
+        size: int = 256,
+        decode_resolution: int | None = None,
+    ):
+        super().__init__()
+        self.encoder, self.generator = encoder, generator
+        self.size, self.decode_resolution = size, decode_resolution
+        start = generator.mean_latent if latent_avg is None else latent_avg
+        self.register_buffer("latent_avg", start.detach().expand(generator.rows, -1).clone())
+
+    def decode(self, w_plus: Tensor) -> Tensor:
+        """Reconstructions [B, 3, size, size] of W+ [B, rows, 512], with the stored noise."""
+        resolution = self.decode_resolution or self.generator.resolution
+        # Large images one by one where memory is a job's: on a GPU a batch is faster, on a CPU slower.
+        alone = resolution > self.size and w_plus.device.type == "cpu"
+        parts = w_plus.split(1) if alone else [w_plus]
+        images = [fit(self.generator.synthesize(part, resolution=resolution), self.size) for part in parts]
+        return torch.cat(images)
+
+    @abstractmethod
+    def iterate(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """For training: after each step W+ and its reconstruction, with gradients through this step only.
+
+        Call backward on the loss of each pair before the next one is taken, to keep one step in memory.
+        """
+
+    @abstractmethod
+    def _invert(self, images: Tensor) -> Tensor:
+        """W+ of one batch."""
+
+    @torch.no_grad()
+    def invert(self, images: Tensor, batch_size: int = 8) -> Tensor:
+        """W+ [N, rows, 512] of images [N, 3, H, W]; `batch_size` bounds the memory, not the result."""
+        return torch.cat([self._invert(batch) for batch in images.split(batch_size)])
+
+    @torch.no_grad()
+    def error(self, images: Tensor, w_plus: Tensor) -> Tensor:
+        """Mean squared error [N] of the reconstructions at `size`, for values in [-1, 1]."""
+        return (self.decode(w_plus) - fit(images, self.size)).square().mean((1, 2, 3))
+
+
+class ReStyle(Inverter):
+    """Refine W+ in a few steps: w ← w + E(image ⊕ current reconstruction), from the mean latent.
+
+    Args:
+        encoder: [B, 6, size, size] → [B, rows, 512].
+        generator: see `Inverter`; the mean image is decoded here.
+        latent_avg: see `Inverter`.
+        steps: refinements.
+        size: see `Inverter`.
+        decode_resolution: see `Inverter`.
+    """
+
     average_image: Tensor
 
     def __init__(
@@ -54,18 +112,11 @@ class ReStyle(nn.Module):
         size: int = 256,
         decode_resolution: int | None = None,
     ):
-        super().__init__()
-        self.encoder, self.generator = encoder, generator
-        self.steps, self.size, self.decode_resolution = steps, size, decode_resolution
-        start = generator.mean_latent if latent_avg is None else latent_avg
-        self.register_buffer("latent_avg", start.detach().expand(generator.rows, -1).clone())
+        super().__init__(encoder, generator, latent_avg, size, decode_resolution)
+        self.steps = steps
         with torch.no_grad():
             average = self.decode(self.latent_avg[None])
         self.register_buffer("average_image", average, persistent=False)
-
-    def decode(self, w_plus: Tensor) -> Tensor:
-        """Reconstructions [B, 3, size, size] of W+ [B, rows, 512], with the stored noise."""
-        return fit(self.generator.synthesize(w_plus, resolution=self.decode_resolution), self.size)
 
     def start(self, batch: int) -> tuple[Tensor, Tensor]:
         """The mean latent [batch, rows, 512] and its image [batch, 3, size, size]."""
@@ -82,10 +133,6 @@ class ReStyle(nn.Module):
         return lambda estimate: self.encoder(torch.cat([images, estimate], 1))
 
     def iterate(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """For training: after each step W+ and its reconstruction, with gradients through this step only.
-
-        Call backward on the loss of each pair before the next one is taken, to keep one step in memory.
-        """
         images = fit(images, self.size)
         refine = self._refiner(images)
         w_plus, estimate = self.start(len(images))
@@ -93,11 +140,6 @@ class ReStyle(nn.Module):
             w_plus = w_plus.detach() + refine(estimate.detach())
             estimate = self.decode(w_plus)
             yield w_plus, estimate
-
-    @torch.no_grad()
-    def invert(self, images: Tensor, batch_size: int = 8) -> Tensor:
-        """W+ [N, rows, 512] of images [N, 3, H, W]; `batch_size` bounds the memory, not the result."""
-        return _in_batches(self._invert, images, batch_size)
 
     def _invert(self, images: Tensor) -> Tensor:
         images = fit(images, self.size)
@@ -109,39 +151,23 @@ class ReStyle(nn.Module):
                 estimate = self.decode(w_plus)
         return w_plus
 
-    @torch.no_grad()
-    def error(self, images: Tensor, w_plus: Tensor) -> Tensor:
-        """Mean squared error [N] of the reconstructions at `size`, for values in [-1, 1]."""
-        return (self.decode(w_plus) - fit(images, self.size)).square().mean((1, 2, 3))
 
-
-class SinglePass(nn.Module):
-    """Invert in one pass, w = mean latent + E(image), as pSp and e4e do.
-
-    Args:
-        encoder: [B, 3, size, size] → [B, rows, 512].
-        latent_avg: [rows, 512], or [512] for all rows.
-        size: height = width of the encoder's input, pixels.
-    """
-
-    latent_avg: Tensor
-
-    def __init__(self, encoder: nn.Module, latent_avg: Tensor, size: int = 256):
-        super().__init__()
-        self.encoder, self.size = encoder, size
-        self.register_buffer("latent_avg", latent_avg.detach().clone())
+class SinglePass(Inverter):
+    """Invert in one pass, w = mean latent + E(image), as pSp and e4e do; arguments as of `Inverter`."""
 
     def forward(self, images: Tensor) -> Tensor:
         """W+ [B, rows, 512] of images [B, 3, H, W], differentiable."""
         return self.latent_avg + self.encoder(fit(images, self.size))
 
-    @torch.no_grad()
-    def invert(self, images: Tensor, batch_size: int = 8) -> Tensor:
-        """W+ [N, rows, 512] of images [N, 3, H, W]; `batch_size` bounds the memory, not the result."""
-        return _in_batches(self, images, batch_size)
+    def iterate(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        w_plus = self(images)
+        yield w_plus, self.decode(w_plus)
+
+    def _invert(self, images: Tensor) -> Tensor:
+        return self(images)
 
 
-def load_published(kind: str, tensors: Mapping[str, Tensor], steps: int = 5) -> tuple[nn.Module, StyleGAN2]:
+def load_published(kind: str, tensors: Mapping[str, Tensor], steps: int = 5) -> tuple[Inverter, StyleGAN2]:
     """An inverter and its generator from the tensors of a published pSp, e4e or ReStyle checkpoint.
 
     Args:
@@ -164,10 +190,10 @@ def load_published(kind: str, tensors: Mapping[str, Tensor], steps: int = 5) -> 
     encoder.eval().requires_grad_(False)
     if iterative:
         return ReStyle(encoder, generator, average, steps), generator
-    return SinglePass(encoder, average), generator
+    return SinglePass(encoder, generator, average), generator
 
 
-def load_imported(name: str, steps: int = 5) -> tuple[nn.Module, StyleGAN2]:
+def load_imported(name: str, steps: int = 5) -> tuple[Inverter, StyleGAN2]:
     """An inverter and its generator from a checkpoint that ``remime weights import`` took in.
 
     Args:
@@ -195,7 +221,3 @@ def fit(images: Tensor, size: int) -> Tensor:
     if images.shape[2] > size:
         return F.adaptive_avg_pool2d(images, size)
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-
-
-def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
-    return torch.cat([function(batch) for batch in images.split(batch_size)])

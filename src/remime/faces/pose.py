@@ -132,41 +132,25 @@ def _hopenet(state: dict[str, Tensor], path: str) -> Hopenet:
     return network
 
 
-def _imported(name: str | Path) -> dict[str, Tensor] | None:
-    """The tensors of imported weights, if this is the name of any and no file."""
-    from remime import weights
-    from remime.weights.importing import imported
-
-    if Path(name).is_file() or str(name) not in imported():
-        return None
-    return weights.load(str(name)).tensors
-
-
 def load_pose(name: str = "hopenet-lite", path: str | Path | None = None) -> PoseNetwork:
     """A pose network.
 
     Args:
-        name: ``hopenet-lite`` (converted weights) or ``hopenet`` (a file that the user brings).
-        path: for ``hopenet``, the published state dict, e.g. ``hopenet_robust_alpha1.pkl``, or the name under
-            which ``remime weights import`` took it in.
+        name: ``hopenet-lite``, or the name of an imported Hopenet (``remime weights import``).
+        path: Hopenet's published state dict, e.g. ``hopenet_robust_alpha1.pkl``, in place of an imported one.
 
     Raises:
-        InputError: there is no such network, or ``hopenet`` without its file.
+        InputError: it is another network.
         WeightsError: the weights are not there, or the file holds something else.
     """
-    if name == "hopenet":
-        if path is None:
-            raise InputError(
-                "hopenet",
-                "its weights come with no package",
-                "give the path of the .pkl file, or the name under which it was imported",
-            )
-        held = _imported(path)
-        network = _load_hopenet(Path(path)) if held is None else _hopenet(held, f"weights {path!r}")
-        return PoseNetwork(name, network, HOPENET)
-    if name != "hopenet-lite":
-        raise InputError("pose network", f"unknown name {name!r}", f"allowed: {', '.join(NETWORKS)}")
+    if path is not None:
+        return PoseNetwork(name, _load_hopenet(Path(path)), HOPENET)
     from remime import weights
 
-    converted = weights.load(name)
-    return PoseNetwork(name, GraphNetwork(converted.meta["graph"], converted.tensors), HOPENET_LITE)
+    held = weights.load(name)
+    if name == "hopenet-lite":
+        return PoseNetwork(name, GraphNetwork(held.meta["graph"], held.tensors), HOPENET_LITE)
+    if held.meta.get("kind") != "hopenet":
+        known = f"allowed: {', '.join(NETWORKS)}, and imported ones of the kind hopenet"
+        raise InputError("pose network", f"{name!r} is {held.meta.get('kind', 'no pose network')}", known)
+    return PoseNetwork(name, _hopenet(held.tensors, f"weights {name!r}"), HOPENET)

@@ -13,7 +13,7 @@ def load_generator(name: str = EMBEDDED, previews: bool = True) -> Generator:
     """A frozen generator in evaluation mode, on the CPU.
 
     Args:
-        name: a generator among the weights, e.g. ``mobile-ffhq``.
+        name: ``mobile-ffhq``, or an imported generator, e.g. ``stylegan2-ffhq-1024``.
         previews: load the shipped heads for fast 128² and 256² decodes too (``mobile-ffhq`` only).
 
     Raises:
@@ -27,7 +27,7 @@ def load_generator(name: str = EMBEDDED, previews: bool = True) -> Generator:
     if name.startswith("stylegan2"):
         from remime.generators.stylegan2 import StyleGAN2
 
-        return StyleGAN2.from_tensors(weights.load(name).tensors).eval().requires_grad_(False)
+        return StyleGAN2.from_tensors(weights.load(name).tensors)
     raise InputError("generator", f"unknown generator {name!r}", f"allowed: {EMBEDDED}, stylegan2-…")
 
 

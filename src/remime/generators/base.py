@@ -37,6 +37,7 @@ class Generator(nn.Module, ABC):
         rows: rows of W+.
         resolution: height = width of the full image, pixels.
         resolutions: resolutions that `synthesize` can stop at, ascending; the last is `resolution`.
+        scaled: those of them at which the image is the full one, scaled down; the last is `resolution`.
         style_layers: all modulated convolutions in the order of execution, the order of `styles`.
         mean_latent: buffer [512], the mean of W; computed once and stored with the weights.
     """
@@ -44,6 +45,7 @@ class Generator(nn.Module, ABC):
     rows: int
     resolution: int
     resolutions: tuple[int, ...]
+    scaled: tuple[int, ...]
     style_layers: tuple[StyleLayer, ...]
     mean_latent: Tensor
 
@@ -76,6 +78,10 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def features(self, w_plus: Tensor, size: int) -> Tensor:
         """Activations [B, C, size, size] of the last feature convolution at resolution `size`."""
+
+    def decode_resolution(self, size: int) -> int:
+        """The cheapest resolution from `size` up that shows the full image; the largest if there is none."""
+        return next((r for r in self.scaled if r >= size), self.resolution)
 
     def truncate(self, w: Tensor, psi: float) -> Tensor:
         """Pull W [B, 512] or W+ [B, rows, 512] towards the mean latent: psi 1 is w, psi 0 the mean."""

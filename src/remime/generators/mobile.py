@@ -230,7 +230,8 @@ class MobileGenerator(Generator):
         self.blocks = nn.ModuleList(Block(CHANNELS[k], CHANNELS[k + 1], 8 << k) for k in range(BLOCKS))
         self.to_img = ToImage(CHANNELS[-1])
         self.previews = nn.ModuleDict({str(r): PreviewHead.for_resolution(r) for r in sorted(previews)})
-        self.resolutions = (*sorted(previews), self.resolution)
+        # The preview heads were fitted to the full image.
+        self.resolutions = self.scaled = (*sorted(previews), self.resolution)
         self.style_layers = self._style_layers()
 
     @staticmethod

@@ -198,6 +198,8 @@ class StyleGAN2(Generator):
         last = int(math.log2(resolution))
         self.resolution = resolution
         self.resolutions = tuple(2**k for k in range(2, last + 1))
+        # The image is a sum over sizes: without the larger ones' share it is another image.
+        self.scaled = (resolution,)
         self.rows = 2 * last - 2
 
         mapping = [EqualLinear(LATENT, LATENT, lr_mul=0.01, activate=True) for _ in range(mapping_layers)]
@@ -309,6 +311,18 @@ class StyleGAN2(Generator):
             ):
                 weight = self.get_parameter(f"{name}.weight")
                 yield StyleLayer(name, kind, row, weight.shape[2], size)  # type: ignore[arg-type]
+
+
+def is_same(tensors: Mapping[str, Tensor], generator: Generator) -> bool:
+    """Whether a state dict in rosinality's layout is this generator; noise and mean latent do not count."""
+    own = generator.state_dict()
+    return all(
+        k in tensors
+        and tensors[k].shape == own[k].shape
+        and torch.allclose(tensors[k].to(own[k]), own[k], rtol=1e-3, atol=1e-4)
+        for k in own
+        if k != "mean_latent" and not k.startswith("noises.") and not k.endswith(".kernel")
+    )
 
 
 def _blur_kernel() -> Tensor:

@@ -9,9 +9,11 @@ import torch
 
 from remime.errors import InputError
 from remime.generators.base import Generator
+from remime.generators.stylegan2 import is_same
 from remime.methods.base import Driving, Identity, Method
+from remime.models import Model
 
-__all__ = ["METHODS", "Driving", "Identity", "Method", "build_method", "load_method"]
+__all__ = ["METHODS", "Driving", "Identity", "Method", "build_method", "imported_method", "load_method"]
 
 METHODS = ("linear", "mapping")
 
@@ -81,3 +83,51 @@ def load_method(
     if tuned:
         generator.load_state_dict({**generator.state_dict(), **tuned})
     return method.eval().requires_grad_(False).to(device)
+
+
+def imported_method(
+    name: str, directory: str | Path | None, generator: Generator, generator_name: str
+) -> Model:
+    """P1's published checkpoint as a model of this project.
+
+    The generator in the file is left out where it is the given one, and kept where it was trained along (the
+    variant ``gen``).
+
+    Args:
+        name: what it was called by ``remime weights import``.
+        directory: the folder of weights.
+        generator: the one that it will be used with.
+        generator_name: what that is called.
+
+    Raises:
+        InputError: it is another kind of file, or one for another size of W+.
+        WeightsError: it is not there, or damaged.
+    """
+    from remime import weights
+
+    held = weights.load(name, directory)
+    if held.meta.get("kind") != "mapping":
+        raise InputError("init", f"{name!r} is {held.meta.get('kind', 'not imported')}", "needed: mapping")
+    decoder = {k.removeprefix("decoder."): v for k, v in held.tensors.items() if k.startswith("decoder.")}
+    own = {k: v.shape for k, v in generator.state_dict().items() if k != "mean_latent"}
+    if {k: v.shape for k, v in decoder.items()} != own:
+        raise InputError(
+            "init",
+            f"{name!r} was trained for another generator than {generator_name!r}",
+            "name the generator of its authors, or train a mapping for this one",
+        )
+    tensors = {f"method.{k}": v for k, v in held.tensors.items() if not k.startswith("decoder.")}
+    tuned = not is_same(decoder, generator)
+    if tuned:
+        tensors |= {f"generator.{k}": v for k, v in decoder.items()}
+    variant = "gen" if tuned else "ours"
+    described = {
+        "kind": "method",
+        "method": "mapping",
+        "preset": "paper",
+        "generator": generator_name,
+        "options": {"method": "mapping", "preset": "paper", "variant": variant},
+        "imported": {"files": held.meta["sha256"], "terms": held.meta["terms"]["weights"]},
+        "training": [],
+    }
+    return Model(tensors, described)

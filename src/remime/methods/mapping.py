@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from remime.encoders.restyle import fit
+from remime.encoders.motion import MotionEncoder
 from remime.errors import InputError, shape_error
 from remime.faces.mesh import BLENDSHAPES, POINTS, MeshNetwork
 from remime.methods.base import Driving, Identity, Method
 
 COMPONENTS = 48  # length of the small preset's motion code
-SIZE = 256  # height and width of the encoders' input
+SIZE = 256  # height and width of the frames that encoders and losses see
 
 
 class MeshMotionEncoder(nn.Module):
@@ -76,47 +76,33 @@ class MeshMotionEncoder(nn.Module):
         return super()._apply(fn, recurse)
 
 
-class PaperMotionEncoder(nn.Module):
-    """The ``paper`` E_m: IR-SE50 → BN → 7×7 average → FC 512 → EqualLinear(512 → rows·512)."""
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        from remime.encoders import irse
-
-        self.rows = rows
-        self.input_layer = irse.input_layer(3)
-        self.body = irse.body()
-        self.output_layer = nn.Sequential(
-            nn.BatchNorm2d(512), nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(512 * 7 * 7, 512)
-        )
-        # EqualLinear: unit normal weights, scaled by 1/√512 when used.
-        self.weight = nn.Parameter(torch.randn(rows * 512, 512))
-        self.bias = nn.Parameter(torch.zeros(rows * 512))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames [B,3,R,R] in [-1,1] to motion in W+ [B, rows, 512]."""
-        x = self.output_layer(self.body(self.input_layer(fit(frames, SIZE))))
-        return F.linear(x, self.weight * 512**-0.5, self.bias).unflatten(1, (self.rows, 512))
-
-
 class FullMap(nn.Module):
-    """The paper's M: one linear layer (2·rows·512 → rows·512) on [identity, motion]."""
+    """The paper's M: one linear layer (2·rows·512 → rows·512) on [identity, motion].
+
+    The parameter's name is the published one (``mapping_net.linear_relu``); there is no activation. Its
+    columns are used in two halves.
+    """
 
     def __init__(self, rows: int) -> None:
         super().__init__()
         size = rows * 512
         self.code_shape = (rows, 512)
-        self.identity_half = nn.Parameter(torch.randn(size, size) * 1e-5)
-        self.motion_half = nn.Parameter(torch.randn(size, size) * 1e-5)
-        self.bias = nn.Parameter(torch.full((size,), 1e-3))
+        layer = nn.utils.skip_init(nn.Linear, 2 * size, size)
+        nn.init.normal_(layer.weight, std=1e-5)
+        nn.init.constant_(layer.bias, 1e-3)
+        self.linear_relu = nn.Sequential(layer)
 
     def identity(self, latent: Tensor) -> Tensor:
         """The identity's part [B, rows, 512], bias included."""
-        return F.linear(latent.flatten(1), self.identity_half, self.bias).view_as(latent)
+        weight, bias = self._half(0), self.get_parameter("linear_relu.0.bias")
+        return F.linear(latent.flatten(1), weight, bias).view_as(latent)
 
     def motion(self, code: Tensor) -> Tensor:
         """The motion's part [B, rows, 512]."""
-        return F.linear(code.flatten(1), self.motion_half).view_as(code)
+        return F.linear(code.flatten(1), self._half(1)).view_as(code)
+
+    def _half(self, number: int) -> Tensor:
+        return self.get_parameter("linear_relu.0.weight").chunk(2, 1)[number]
 
 
 class DirectionMap(nn.Module):
@@ -161,7 +147,7 @@ class Mapping(Method):
         super().__init__()
         self.rows = rows
         if preset == "paper":
-            self.motion_encoder: nn.Module = PaperMotionEncoder(rows)
+            self.motion_encoder: nn.Module = MotionEncoder(rows)
             self.map: nn.Module = FullMap(rows)
         elif preset == "small":
             self.motion_encoder = MeshMotionEncoder(components, width)

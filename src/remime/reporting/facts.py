@@ -6,13 +6,14 @@ import csv
 import os
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from remime.catalogue import read_imported
 from remime.errors import InputError
-from remime.layout import Dataset
+from remime.layout import WEIGHTS, Dataset
 from remime.tables import read_table
 from remime.versions import STAGES, __version__
 
@@ -134,9 +135,28 @@ def sample_rows(path: Path, datasets: Sequence[Dataset]) -> list[dict[str, str]]
 
 
 def weight_rows(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of the weights table that were used, or all of them when no name is given."""
+    """The rows of the weights table that were used, or all of them when no name is given.
+
+    Networks that somebody imported under a name of their own have the row that their description makes.
+    """
     rows = read_tsv(path)
-    return [row for row in rows if not names or row.get("name") in names]
+    used = [row for row in rows if not names or row.get("name") in names]
+    others = set(names) - {row.get("name") for row in used}
+    own = read_imported(WEIGHTS) if others else {}
+    return used + [_imported_row(own[name]) for name in sorted(others & own.keys())]
+
+
+def _imported_row(meta: Mapping[str, Any]) -> dict[str, str]:
+    terms = meta["terms"]
+    return {
+        "name": meta["name"],
+        "role": meta["role"],
+        "version": ", ".join(meta["sha256"]),
+        "mirror": "",
+        "terms": terms["class"],
+        "weights_terms": terms["weights"],
+        "package_terms": terms["package"],
+    }
 
 
 def environment() -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES
 
 POSES = ("yaw", "pitch", "roll")
@@ -114,14 +115,24 @@ def to_tensors(directions: Directions) -> dict[str, Any]:
     }
 
 
-def load_directions(name: str = "puppet-directions") -> Directions:
+def load_directions(name: str = "puppet-directions", generator: str | None = None) -> Directions:
     """The directions that the project ships.
 
+    Args:
+        name: of the model.
+        generator: whose latent space they are needed for.
+
     Raises:
-        InputError: the file is missing or another model.
+        InputError: the file is missing or another model, or belongs to another generator.
     """
     from remime.models import load_model, shipped
 
     model = load_model(shipped(name), "directions")
+    if generator is not None and model.meta["generator"] != generator:
+        raise InputError(
+            name,
+            f"holds directions for {model.meta['generator']!r}, none for {generator!r}",
+            "puppets need directions of their own generator; use real clips with this one",
+        )
     arrays = {k: v.numpy() for k, v in model.tensors.items()}
     return Directions(tuple(model.meta["names"]), **arrays)

@@ -197,8 +197,9 @@ def collector(options: dict[str, Any], transport: dict[str, Any]) -> Collector:
     from remime.video import Writer
 
     keep_freed_memory()
-    generator = load_generator(str(options.get("generator", DEFAULTS["generator"])))
-    directions = load_directions()
+    name = str(options.get("generator", DEFAULTS["generator"]))
+    directions = load_directions(generator=name)
+    generator = load_generator(name)
 
     @torch.inference_mode()
     def collect(clip: Clip, folder: Path) -> list[Path]:
@@ -211,7 +212,7 @@ def collector(options: dict[str, Any], transport: dict[str, Any]) -> Collector:
             "synthetic": "the face in this video was generated",
             **described,
         }
-        decode_at = next((r for r in generator.resolutions if r >= size), generator.resolution)
+        decode_at = generator.decode_resolution(size)
         with Writer(video, fps=described["fps"], size=(size, size), metadata=note) as writer:
             for w in w_plus.split(1):
                 writer.write(to_image(fit(generator.synthesize(w, resolution=decode_at), size))[0])

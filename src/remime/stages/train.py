@@ -152,7 +152,7 @@ def run(
         state: directory from which a killed training resumes; removed at the end.
         options: the flat options; see ``OPTIONS`` and the defaults of the tasks.
         datasets: training and validation data.
-        init: a model to start from.
+        init: a model to start from, of this project or imported (``remime.weights.importing``).
         inverter: the model whose latents the index tables hold (methods).
         half: store in half precision.
         notes: Markdown that the card ends with: what its figures do not say.
@@ -160,14 +160,14 @@ def run(
     Raises:
         InputError: data, init or options do not fit.
     """
-    from remime.models import load_model, save_model
+    from remime.models import save_model
     from remime.tables import write_table
 
     o = {**OPTIONS, **options}
     if notes is not None and not notes.is_file():
         raise InputError("--notes", f"{notes} is not a file", "name Markdown, or leave it off")
     ending = notes.read_text(encoding="utf-8") if notes is not None else ""
-    start = load_model(init, None if o["kind"] == "preview" else o["kind"]) if init is not None else None
+    start = _start(init, o) if init is not None else None
     description = {
         "kind": o["kind"],
         "name": name,
@@ -179,6 +179,8 @@ def run(
     }
     if start is not None:
         description["options"] = {**start.meta["options"], **description["options"]}
+        if "imported" in start.meta:
+            description["imported"] = start.meta["imported"]
     rows: list[dict[str, Any]] = []
     if o["kind"] == "directions":
         tensors = _fit_directions(o, state, description)
@@ -202,6 +204,32 @@ def run(
     write_text(card, render_card(description) + ending)
     shutil.rmtree(state, ignore_errors=True)
     return description
+
+
+def _start(init: Path, o: Mapping[str, Any]) -> Any:
+    """The model to start from; an imported checkpoint becomes one.
+
+    Raises:
+        InputError: it is of another kind, method or generator.
+    """
+    from remime.catalogue import read_imported
+    from remime.models import load_model
+
+    if init.stem not in read_imported(init.parent):
+        start = load_model(init, None if o["kind"] == "preview" else o["kind"])
+    else:
+        from remime.encoders.inverter import imported_inverter
+        from remime.generators import load_generator
+        from remime.methods import imported_method
+
+        convert = imported_inverter if o["kind"] == "inverter" else imported_method
+        start = convert(init.stem, init.parent, load_generator(o["generator"]), o["generator"])
+    for key, wanted in (("method", o.get("method", o["kind"])), ("generator", o["generator"])):
+        if start.meta.get(key, wanted) != wanted:
+            raise InputError(
+                f"init: {init}", f"is for the {key} {start.meta[key]!r}, not {wanted!r}", "name another file"
+            )
+    return start
 
 
 def _train(
@@ -290,7 +318,10 @@ def render_card(description: Mapping[str, Any]) -> str:
         "- structure: " + ", ".join(f"{k} {v}" for k, v in sorted(description["options"].items())),
         "",
     ]
-    if not description["training"]:
+    if imported := description.get("imported"):
+        files = ", ".join(f"{file} (sha256 {digest})" for file, digest in imported["files"].items())
+        lines += [f"Imported from {files}. Terms: {imported['terms']}.", ""]
+    elif not description["training"]:
         lines.append("Not trained: its weights are random.")
     for number, note in enumerate(description["training"], 1):
         lines += [

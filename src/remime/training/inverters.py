@@ -50,7 +50,7 @@ class _Trained(torch.nn.Module):
 
 
 class InverterTask(Task):
-    """ReStyle-pSp or ReStyle-e4e (methods.md, Sec. 0).
+    """ReStyle-pSp, ReStyle-e4e, pSp or e4e (methods.md, Sec. 0).
 
     Backward runs after every refinement on detached reconstructions, with one optimiser step per batch. With
     a ``pool``, the first refinement also learns from cached generator samples whose latents are known, which
@@ -86,7 +86,7 @@ class InverterTask(Task):
             self.processes.check(key, self.o[key])
         self.generator, self.device = generator, device
         self.inverter = build_inverter(self.o, generator).to(device)
-        self.e4e = options["method"] == "restyle-e4e"
+        self.e4e = options["method"].endswith("e4e")
         # Heads that the model to start from uses stay in use, whatever the schedule of this run says.
         self.first_stage = int(options.get("stage", generator.rows - 1)) if options.get("init") else 0
         self.losses = ImageLosses(self.o["identity"]).to(device)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from remime.encoders.inverter import decode_resolution
 from remime.encoders.restyle import fit
 from remime.errors import InputError
+from remime.generators import EMBEDDED
 from remime.generators.base import Generator
 from remime.methods import build_method
 from remime.methods.mapping import SIZE, DirectionMap, Mapping, MeshMotionEncoder
@@ -108,12 +108,16 @@ class MappingTask(Task):
             self.processes.check(key, self.o[key])
         tuned = self.o["variant"] == "gen"
         # A frozen generator may be read through its cheapest output; one that learns must learn as a whole.
-        self.resolution = generator.resolution if tuned else decode_resolution(generator, SIZE)
+        self.resolution = generator.resolution if tuned else generator.decode_resolution(SIZE)
         method = build_method(options, generator)
         assert isinstance(method, Mapping)
         self.new = not options.get("init", False)
-        if isinstance(method.map, DirectionMap) and self.new:
-            # The directions by which the puppets move.
+        if (
+            isinstance(method.map, DirectionMap)
+            and self.new
+            and options.get("generator", EMBEDDED) == EMBEDDED
+        ):
+            # The directions by which the puppets move; in another latent space the map starts from nothing.
             method.map.initialise(torch.from_numpy(load_directions().steps))
         self.method = method.to(device)
         if tuned:

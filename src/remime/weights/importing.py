@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from remime import catalogue
 from remime.errors import InputError, WeightsError
 from remime.files import sha256
 from remime.weights import store
 from remime.weights.recognise import Kind, recognise
-from remime.weights.registry import read_registry
+from remime.weights.registry import Entry, read_registry
 
 VERSION = 1  # raised when a file is converted in another way
 
@@ -67,23 +67,23 @@ def import_file(
     chosen = name or _default_name(found.kind, path)
     if found.kind.name == "stylegan2" and not chosen.startswith("stylegan2"):
         raise InputError("--name", f"{chosen!r} is a generator", "its name must begin with stylegan2")
+    row = read_registry().get(chosen)
+    if row is not None and row.kind != found.kind.name:
+        told = f"{chosen!r} stands for a file of the kind {row.kind}, this one is {found.kind.name}"
+        raise InputError("--name", told, "choose another name")
     digest = sha256(path)
     _check_free(chosen, digest, folder)
     meta = {
         "role": found.kind.role,
         "kind": found.kind.name,
-        "version": "",
+        "version": row.version if row is not None else "",
         "sha256": {path.name: digest},
         "source": {path.name: "local file"},
-        "terms": {
-            "class": "unknown",
-            "weights": "those of its authors, which its user knows",
-            "package": "",
-            "mirror": "",
-        },
-        "converter": "import",
+        "terms": _terms(row),
+        "converter": catalogue.IMPORT,
         "converter_version": VERSION,
         **found.meta,
+        "notes": [*found.meta["notes"], *_compared(row, digest)],
     }
     try:
         stored = store.write(chosen, folder, found.tensors, meta)
@@ -95,13 +95,32 @@ def import_file(
     return Imported(chosen, found.kind, stored, store.load(chosen, folder).meta)
 
 
+def _terms(row: Entry | None) -> dict[str, str]:
+    """The terms of the table's row that the file stands for, if any; nobody else's are known."""
+    if row is not None:
+        return {"class": row.terms, "weights": row.weights_terms, "package": row.package_terms, "mirror": ""}
+    told = "those of its authors, which its user knows"
+    return {"class": "unknown", "weights": told, "package": "", "mirror": ""}
+
+
+def _compared(row: Entry | None, digest: str) -> list[str]:
+    """Whether the file is the very one that the table knows; another copy of the network serves as well."""
+    pinned = [member.sha256 for member in row.members if member.sha256] if row is not None else []
+    if not pinned:
+        return []
+    known = "is the one" if digest in pinned else "is not the one"
+    return [f"its sha256 {known} that workflow/weights.tsv has of {row.members[0].file}"]  # type: ignore[union-attr]
+
+
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InputError(
             "--name", f"{name!r} cannot be a name", "allowed: lower-case letters, digits, hyphens"
         )
-    if name in read_registry():
-        raise InputError("--name", f"{name!r} is a network of workflow/weights.tsv", "choose another name")
+    row = read_registry().get(name)
+    if row is not None and not row.by_hand:
+        told = f"{name!r} is a network of workflow/weights.tsv that is fetched"
+        raise InputError("--name", told, "choose another name")
 
 
 def _default_name(kind: Kind, path: Path) -> str:
@@ -125,16 +144,7 @@ def _check_free(name: str, digest: str, folder: Path) -> None:
 def imported(directory: str | Path | None = None) -> dict[str, dict[str, Any]]:
     """The descriptions of all imported weights by name; damaged ones are left out."""
     folder = Path(directory) if directory is not None else store.weights_dir()
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            meta = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        whole = isinstance(meta, dict) and {"name", "role", "kind", "terms", "sha256"} <= meta.keys()
-        if whole and meta.get("converter") == "import" and meta["name"] == path.stem:
-            found[path.stem] = meta
-    return found
+    return catalogue.read_imported(folder)
 
 
 def verify_imported(name: str, directory: str | Path | None = None) -> dict[str, Any]:

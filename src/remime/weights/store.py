@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
+from remime.catalogue import by_hand
 from remime.errors import WeightsError
 from remime.files import atomic, sha256, write_text
 from remime.versions import STAGES, __version__
@@ -38,11 +39,12 @@ class Weights:
 
 
 def weights_dir() -> Path:
-    """``$REMIME_WEIGHTS``, else ``resources/weights`` when there is one, else the user's cache."""
+    """``$REMIME_WEIGHTS``, else ``resources/weights`` here if the workflow is, else the user's cache."""
     if named := os.environ.get("REMIME_WEIGHTS"):
         return Path(named)
     local = Path("resources/weights")
-    return local if local.is_dir() else Path.home() / ".cache" / "remime" / "weights"
+    here = local.is_dir() or Path("workflow/weights.tsv").is_file()
+    return local if here else Path.home() / ".cache" / "remime" / "weights"
 
 
 def _directory(directory: str | Path | None) -> Path:
@@ -50,7 +52,8 @@ def _directory(directory: str | Path | None) -> Path:
 
 
 def _mend(name: str, directory: Path) -> str:
-    if name not in read_registry():
+    entry = read_registry().get(name)
+    if entry is None or entry.by_hand:
         return f"remime weights import FILE --name {name}"
     return f"python -m remime.stages.weights --name {name} --output {directory}"
 
@@ -85,12 +88,17 @@ def is_current(entry: Entry, directory: Path) -> bool:
             names = set(handle.keys())
     except (WeightsError, SafetensorError, OSError):
         return False
+    whole = meta.get("safetensors", {}).get("bytes") == tensors.stat().st_size and names == set(
+        meta["shapes"]
+    )
+    if entry.by_hand:
+        # Its original is not kept, so it cannot be made again; what it is counts, not which copy it was.
+        return whole and meta.get("converter") == entry.converter and meta.get("kind") == entry.kind
     return (
-        meta.get("sha256") == {member.file: member.sha256 for member in entry.members}
+        whole
+        and meta.get("sha256") == {member.file: member.sha256 for member in entry.members}
         and meta.get("stage_version") == STAGES["weights"]
         and meta.get("converter_version") == converter_version(entry.converter)
-        and meta.get("safetensors", {}).get("bytes") == tensors.stat().st_size
-        and names == set(meta["shapes"])
     )
 
 
@@ -168,6 +176,8 @@ def ensure(
     entry, folder = find_entry(name, table), _directory(directory)
     check_licence(entry, licence)
     if not is_current(entry, folder):
+        if entry.by_hand:
+            raise WeightsError(_absent(name, folder))
         files, sources = fetch(entry, folder, _cache(folder))
         unknown = dict.fromkeys(files, "local file")
         _write(entry, folder, files, unknown | _known_sources(entry.name, folder) | sources)
@@ -205,6 +215,10 @@ def _absent(name: str, directory: Path) -> str:
             f"  a file of your own is made known with: {_mend(name, directory)}"
         )
     entry = known[name]
+    if entry.by_hand:
+        (member,) = entry.members
+        told = by_hand(name, member.file, member.upstream, entry.bytes)
+        return f"weights {name!r} are not in {directory}\n  {told}"
     needed = "".join(
         f"\n    {original_path(entry, member, directory)} (sha256 {member.sha256})"
         + "".join(f"\n      {source}" for source in (member.upstream, entry.mirror) if source)
@@ -223,6 +237,8 @@ def originals(name: str, directory: str | Path | None = None) -> dict[str, Path]
         WeightsError: one is absent or is not the pinned one.
     """
     entry, folder = find_entry(name), _directory(directory)
+    if entry.by_hand:
+        raise WeightsError(f"weights {name!r} were imported; their original is not kept")
     found = {}
     for member in entry.members:
         path = original_path(entry, member, folder)

@@ -69,6 +69,8 @@ def complete(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]
     mean = tensors.pop("latent_avg", tensors.pop("mean_latent", None))
     expected, resolution = _layout(tensors)
     notes = []
+    # Constants: a file without them lacks nothing.
+    tensors = {key: _FILTER / 16 for key in expected if key.endswith(".kernel")} | tensors
     noises = [key for key in expected if key.startswith("noises.")]
     if not any(key in tensors for key in noises):
         source = torch.Generator().manual_seed(0)
@@ -84,6 +86,21 @@ def complete(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]
     else:
         notes.append("the file has no mean latent; it was estimated from 10,000 draws with seed 0")
     return StyleGAN2.from_tensors(tensors).state_dict(), notes
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> list[float]:
+    """A few numbers that tell generators apart: the resolution, and values of the first and the last layers.
+
+    Args:
+        tensors: a full state dict, as :func:`complete` returns it.
+    """
+    last = max(_numbers(tensors, "to_rgbs."))
+    parts = (
+        tensors["style.1.bias"][:4],
+        tensors["input.input"].flatten()[:4],
+        tensors[f"to_rgbs.{last}.bias"],
+    )
+    return [float(2 ** (last + 3)), *(round(float(x), 6) for part in parts for x in part.flatten())]
 
 
 def _mean(value: Tensor, rows: int) -> Tensor:

@@ -9,6 +9,10 @@ are, bytes; the views below (``tensor``, ``array``, ``module_tensors``) read num
 
 A file can hold no more numbers than it has bytes. That is checked, since sizes and strides in a pickle can
 claim anything.
+
+Why not a ``pickle.Unpickler`` with its own ``find_class``: it reserves memory for any memo index that a file
+names (nine bytes, 16 GB), and hashes keys, which for a deeply nested tuple exhausts the stack of the process
+(two megabytes, a segmentation fault). Neither can be kept from happening by a subclass.
 """
 
 from __future__ import annotations

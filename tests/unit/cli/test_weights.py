@@ -96,7 +96,7 @@ def test_import_tells_what_a_file_is_and_lists_it(remime, nothing, tmp_path):
     code, out, err = remime("weights", "import", path)
     assert (code, err) == (0, "")
     assert out.splitlines()[0] == "ffhq.pkl: stylegan2 (generator)"
-    assert "use: remime.generators.load_generator('stylegan2-ffhq')" in out
+    assert "use: in a configuration: generator: stylegan2-ffhq; in Python: remime.generators" in out
     assert f"file: {nothing / 'stylegan2-ffhq.safetensors'}" in out
     _, out, _ = remime("weights", "list", "--json")
     row = json.loads(out)[-1]

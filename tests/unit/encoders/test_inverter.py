@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from remime.encoders.inverter import STEPS, build_inverter, decode_resolution, load_inverter
+from remime.encoders.inverter import STEPS, build_inverter, load_inverter
 from remime.errors import InputError
 from remime.models import load_model, save_model
 from tests import tiny
@@ -22,12 +22,6 @@ def _alexnet(weights):
 @pytest.fixture
 def images():
     return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-
-
-def test_decode_resolution():
-    generator = tiny.generator()
-    assert generator.resolutions == (4, 8, 16, 32)
-    assert [decode_resolution(generator, size) for size in (4, 5, 16, 17, 32, 256)] == [4, 8, 16, 32, 32, 32]
 
 
 def test_options_of_an_inverter(weights):

@@ -70,11 +70,11 @@ def test_batches_do_not_change_the_result(generator, images):
 def test_last_decode_is_skipped_and_the_mean_image_is_decoded_once(generator, images, monkeypatch):
     calls = []
     decode = generator.synthesize
-    monkeypatch.setattr(generator, "synthesize", lambda *a, **k: calls.append(k) or decode(*a, **k))
+    monkeypatch.setattr(generator, "synthesize", lambda w, **k: calls.extend(w) or decode(w, **k))
     restyle = ReStyle(Stub(6), generator, steps=4, size=SIZE)
     restyle.invert(images)
     restyle.invert(images)
-    assert len(calls) == 1 + 2 * 3
+    assert len(calls) == 1 + 2 * 3 * len(images)
 
 
 def test_mean_latent_may_differ_from_the_generators(generator, images):
@@ -121,11 +121,15 @@ def test_error_is_the_mean_square_per_image(generator, images):
     torch.testing.assert_close(restyle.error(images, w_plus), expected)
 
 
-def test_single_pass_adds_the_mean(images):
+def test_single_pass_adds_the_mean(generator, images):
     encoder, average = Stub(3), torch.randn(512)
-    inverter = SinglePass(encoder, average, SIZE)
-    torch.testing.assert_close(inverter.invert(images, batch_size=2), average + encoder(pool(images)))
-    assert inverter(images).requires_grad
+    inverter = SinglePass(encoder, generator, average, SIZE)
+    expected = average + encoder(pool(images))
+    torch.testing.assert_close(inverter.invert(images, batch_size=2), expected)
+    ((w_plus, estimate),) = inverter.iterate(images)
+    torch.testing.assert_close(w_plus, expected)
+    torch.testing.assert_close(estimate, pool(generator.synthesize(expected)))
+    assert w_plus.requires_grad
 
 
 def test_fit_pools_down_interpolates_up_and_refuses_rectangles():

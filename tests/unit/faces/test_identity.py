@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from remime.errors import InputError
+from remime.errors import InputError, WeightsError
 from remime.faces.identity import NETWORKS, load_identity
 from remime.weights import original
 
@@ -84,8 +84,15 @@ def test_descriptors_are_those_of_dlib(weights):
 
 
 def test_an_unknown_network_is_refused_with_those_that_exist():
-    with pytest.raises(InputError, match=r"'facenet'(.|\n)*sface"):
+    with pytest.raises(WeightsError, match=r"'facenet'(.|\n)*sface"):
         load_identity("facenet")
+
+
+@pytest.mark.weights
+def test_a_network_of_another_role_is_refused(weights):
+    weights("hopenet-lite")
+    with pytest.raises(InputError, match=r"'hopenet-lite' is no identity network(.|\n)*ir-se50"):
+        load_identity("hopenet-lite")
 
 
 @pytest.mark.weights

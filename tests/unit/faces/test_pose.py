@@ -154,10 +154,20 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
     assert not tmp_path.joinpath("run").exists()
 
 
-def test_what_hopenet_needs_is_said(tmp_path):
-    with pytest.raises(InputError, match=r"path of the \.pkl"):
+def test_what_hopenet_needs_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("REMIME_WEIGHTS", str(tmp_path))
+    with pytest.raises(
+        WeightsError, match=r"hopenet_robust_alpha1\.pkl(.|\n)*remime weights import FILE --name hopenet"
+    ):
         load_pose("hopenet")
     with pytest.raises(InputError, match=r"nowhere\.pkl"):
         load_pose("hopenet", tmp_path / "nowhere.pkl")
-    with pytest.raises(InputError, match=r"'fsanet'(.|\n)*hopenet-lite"):
+    with pytest.raises(WeightsError, match=r"'fsanet'(.|\n)*hopenet-lite"):
         load_pose("fsanet")
+
+
+@pytest.mark.weights
+def test_a_network_of_another_role_is_refused(weights):
+    weights("sface")
+    with pytest.raises(InputError, match="'sface' is no pose network"):
+        load_pose("sface")

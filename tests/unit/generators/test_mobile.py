@@ -228,6 +228,7 @@ def test_wrong_arguments_are_refused(generator, arguments, message):
 
 def test_interface(generator):
     assert (generator.rows, generator.resolution, generator.resolutions) == (16, 1024, (128, 1024))
+    assert [generator.decode_resolution(size) for size in (64, 128, 129, 2048)] == [128, 128, 1024, 1024]
     assert {layer.row for layer in generator.style_layers} == set(range(16))
     assert len(generator.conv_layers()) == len(generator.style_layers) - 1
     with pytest.raises(ValueError, match="preview resolution 64"):

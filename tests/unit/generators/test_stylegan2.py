@@ -337,3 +337,10 @@ def test_wrong_arguments_are_named():
         generator.synthesize(torch.zeros(1, 18, 512))
     with pytest.raises(ValueError, match="either"):
         generator.synthesize()
+
+
+def test_smaller_images_come_from_the_full_one():
+    """Stopping early leaves out what larger sizes add; published encoders were trained on full images."""
+    generator = StyleGAN2(32, channel_widths(32, cap=4), mapping_layers=1)
+    assert generator.resolutions == (4, 8, 16, 32)
+    assert [generator.decode_resolution(size) for size in (4, 16, 17, 32, 256)] == [32] * 5

@@ -34,10 +34,11 @@ def test_full_map_is_one_linear_layer():
     torch.manual_seed(0)
     full = FullMap(2)
     identity, motion = torch.randn(2, 3, 2, 512)
-    weight = torch.cat([full.identity_half, full.motion_half], 1)
-    expected = F.linear(torch.cat([identity, motion], 1).flatten(1), weight, full.bias).view(3, 2, 512)
+    weight, bias = full.state_dict()["linear_relu.0.weight"], full.state_dict()["linear_relu.0.bias"]
+    assert weight.shape == (1024, 2048)
+    expected = F.linear(torch.cat([identity, motion], 1).flatten(1), weight, bias).view(3, 2, 512)
     assert torch.allclose(full.identity(identity) + full.motion(motion), expected, atol=1e-6)
-    assert torch.equal(full.bias, torch.full((1024,), 1e-3))
+    assert torch.equal(bias, torch.full((1024,), 1e-3))
     assert float(weight.detach().std()) == pytest.approx(1e-5, rel=0.01)
 
 
@@ -45,9 +46,9 @@ def test_size_of_the_papers_map():
     with torch.device("meta"):
         method = Mapping(18)
     assert sum(p.numel() for p in method.map.parameters()) == 2 * (18 * 512) ** 2 + 18 * 512
-    codes = method.motion_encoder.weight
-    assert codes.shape == (18 * 512, 512)
-    assert method.motion_encoder.output_layer[3].weight.shape == (512, 25088)
+    shapes = {k: tuple(v.shape) for k, v in method.motion_encoder.state_dict().items()}
+    assert shapes["linear.weight"] == (18 * 512, 512)
+    assert shapes["output_layer_2.3.weight"] == (512, 25088)
 
 
 def test_small_map_moves_along_its_directions_only():

@@ -183,7 +183,7 @@ def test_latents_keep_the_person(directions):
 @pytest.mark.weights
 def test_rendered_clip_holds_its_truth(tmp_path, weights, monkeypatch, directions):
     weights("mobile-ffhq")
-    monkeypatch.setattr(puppets, "load_directions", lambda: directions)
+    monkeypatch.setattr(puppets, "load_directions", lambda generator: directions)
     options = {"identities": 1, "frames": 2, "size": 256, "amplitude": 0.05}
     (clip,) = puppets.clips("puppets", options, None)
     with puppets.collector(options, {}).video([clip], tmp_path / "state") as make:

@@ -389,6 +389,113 @@ def resnet50(prefix: str = "") -> dict[str, Tensor]:
     return {f"{prefix}{name}": value for name, value in state.items()}
 
 
+def randomised(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """The same names and shapes with random values, of a size that a deep network passes on."""
+    source = torch.Generator().manual_seed(seed)
+    found = {}
+    for name, value in state.items():
+        noise = torch.randn(value.shape, generator=source) if value.is_floating_point() else value
+        if name.endswith("running_var"):
+            noise = 1 + 0.2 * noise.abs()
+        elif f"{name.rpartition('.')[0]}.running_mean" in state and name.endswith(".weight"):
+            noise = 1 + 0.1 * noise
+        elif value.ndim > 1:
+            noise = noise / math.sqrt(value[0].numel())
+        elif value.is_floating_point():
+            noise = 0.2 + 0.1 * noise
+        found[name] = noise
+    return found
+
+
+def normalise(p: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """A batch norm in use, of [B, C, ...]."""
+    shape = (1, -1, *(1 for _ in x.shape[2:]))
+    mean, var, weight, bias = (
+        p[f"{name}.{part}"].view(shape) for part in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """A leaky ReLU with a slope for each channel."""
+    return torch.where(x > 0, x, slope.view(1, -1, 1, 1) * x)
+
+
+def run_ir_se50(p: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The trunk of ``ir_se50``, layer by layer: [B, C, H, W] → [B, 512, H/16, W/16]."""
+    x = prelu(
+        normalise(p, "input_layer.1", F.conv2d(x, p["input_layer.0.weight"], padding=1)),
+        p["input_layer.2.weight"],
+    )
+    for block in range(24):
+        name, stride = f"body.{block}", 2 if block in (0, 3, 7, 21) else 1
+        short = x[:, :, ::stride, ::stride]
+        if f"{name}.shortcut_layer.0.weight" in p:
+            short = normalise(
+                p, f"{name}.shortcut_layer.1", F.conv2d(short, p[f"{name}.shortcut_layer.0.weight"])
+            )
+        x = normalise(p, f"{name}.res_layer.0", x)
+        x = prelu(F.conv2d(x, p[f"{name}.res_layer.1.weight"], padding=1), p[f"{name}.res_layer.2.weight"])
+        x = F.conv2d(x, p[f"{name}.res_layer.3.weight"], stride=stride, padding=1)
+        x = normalise(p, f"{name}.res_layer.4", x)
+        gate = F.conv2d(x.mean((2, 3), keepdim=True), p[f"{name}.res_layer.5.fc1.weight"]).clamp_min(0)
+        x = x * torch.sigmoid(F.conv2d(gate, p[f"{name}.res_layer.5.fc2.weight"])) + short
+    return x
+
+
+# --- the papers' models
+
+
+def p1_model(rows: int, generator: dict[str, Tensor]) -> dict[str, Any]:
+    """P1's ``best_model.pt``: encoder, mapping_net, decoder; options, no mean latent."""
+    encoder = ir_se50() | normalisation("output_layer_2.0", 512)
+    encoder["output_layer_2.3.weight"] = torch.zeros(512, 512 * 7 * 7)
+    encoder["output_layer_2.3.bias"] = torch.zeros(512)
+    encoder["linear.weight"] = torch.zeros(512 * rows, 512)
+    encoder["linear.bias"] = torch.zeros(512 * rows)
+    mapping = {
+        "linear_relu.0.weight": torch.zeros(512 * rows, 2 * 512 * rows),
+        "linear_relu.0.bias": torch.zeros(512 * rows),
+    }
+    state = {f"encoder.{k}": v for k, v in randomised(encoder).items()}
+    state |= {f"mapping_net.{k}": v for k, v in randomised(mapping, 1).items()}
+    state |= {f"decoder.{k}": v for k, v in rosinality_state(generator).items()}
+    return {"state_dict": state, "opts": {"output_size": 1024, "input_nc": 3, "train_decoder": False}}
+
+
+def run_p1(state: dict[str, Tensor], identity: Tensor, frame: Tensor) -> Tensor:
+    """W+ [rows, 512] of P1 for a target's latent [rows, 512] and a driving frame [3, 256, 256]."""
+    p = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
+    x = normalise(p, "output_layer_2.0", run_ir_se50(p, frame[None]))[0]
+    side = x.shape[1]
+    edges = [(i * side // 7, -(-(i + 1) * side // 7)) for i in range(7)]
+    pooled = torch.stack(
+        [torch.stack([x[:, a:b, c:d].mean((1, 2)) for c, d in edges], 1) for a, b in edges], 1
+    )
+    code = p["output_layer_2.3.weight"] @ pooled.flatten() + p["output_layer_2.3.bias"]
+    motion = p["linear.weight"] @ code / math.sqrt(512) + p["linear.bias"]
+    both = torch.cat([identity.flatten(), motion])
+    mapped = state["mapping_net.linear_relu.0.weight"] @ both + state["mapping_net.linear_relu.0.bias"]
+    return mapped.view_as(identity)
+
+
+def p2_directions(directions: int = 15, rows: int = 8) -> dict[str, Any]:
+    """P2's ``A_matrix.pt``."""
+    source = torch.Generator().manual_seed(3)
+    return {
+        "step": 150_000,
+        "A_matrix": {
+            "linear.weight": torch.randn(512 * rows, directions, generator=source),
+            "linear.bias": torch.randn(512 * rows, generator=source),
+        },
+        "learned_directions": directions,
+        "shift_scale": 6,
+        "w_plus": True,
+        "num_layers_shift": rows,
+        "shift_dim": 512,
+    }
+
+
 def save(path: Path, content: Any, legacy: bool = False) -> Path:
     """``torch.save`` in the zip format, or in that before 1.6."""
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)

@@ -15,13 +15,18 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from remime.encoders.inverter import imported_inverter, load_inverter
 from remime.encoders.irse import load_arcface
 from remime.encoders.restyle import ReStyle, load_imported
 from remime.errors import InputError, WeightsError
+from remime.faces.identity import load_identity
 from remime.faces.pose import load_pose
 from remime.generators import load_generator
 from remime.generators.base import estimate_mean_latent
-from remime.weights import load, store, unpickle
+from remime.generators.stylegan2 import StyleGAN2
+from remime.methods import imported_method, load_method
+from remime.models import save_model
+from remime.weights import ensure, load, store, stylegan2, unpickle, verify
 from remime.weights.importing import import_file, imported, verify_imported
 from remime.weights.recognise import recognise
 
@@ -196,6 +201,20 @@ class TestEncoders:
             found = inverter.invert(images)[0]
             torch.testing.assert_close(found, average + steps * offsets)
             close(generator.synthesize(found[None])[0], official.render(p, found))
+            # As a start of a training, that is how the workflow uses it, it inverts alike.
+            model = imported_inverter("mine", None, generator, "tiny")
+            save_model(tmp_path / "model.safetensors", model.tensors, model.meta)
+            again = load_inverter(tmp_path / "model.safetensors", generator)
+            again.size = 32
+            if not pyramid:
+                again.average_image = again.decode(again.latent_avg[None])
+                again.steps = 2
+            torch.testing.assert_close(again.invert(images)[0], found)
+            other = StyleGAN2.from_tensors(
+                stylegan2.complete(official.rosinality_state(official.nvidia_generator(8, seed=1)))[0]
+            )
+            with pytest.raises(InputError, match="trained for another generator than 'other'"):
+                imported_inverter("mine", None, other, "other")
             with pytest.raises(InputError, match="it has the names of"):
                 recognise(path, "e4e" if not pyramid else "restyle-e4e")
         finally:
@@ -246,12 +265,154 @@ def test_ir_se50(tmp_path, folder):
     assert (done.kind.name, done.name, done.meta["role"]) == ("ir-se50", "ir-se50", "identity")
     # Zero convolutions leave the last bias.
     found = load_arcface()(torch.zeros(1, 3, 112, 112))
-    torch.testing.assert_close(found[0], F.normalize(state["output_layer.3.bias"] / (1 + 1e-5) ** 0.5, dim=0))
+    expected = F.normalize(state["output_layer.3.bias"] / (1 + 1e-5) ** 0.5, dim=0)
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(load_identity("ir-se50").embed(torch.zeros(1, 3, 64, 64))[0], expected)
     del state["body.3.res_layer.5.fc1.weight"]
     with pytest.raises(
         InputError, match=r"not ArcFace's IR-SE50: body\.3\.res_layer\.5\.fc1\.weight is missing"
     ):
         recognise(official.save(tmp_path / "a.pth", state))
+
+
+def test_the_identity_of_the_papers_losses(tmp_path, folder):
+    """IR-SE50 on rows 35:223 and columns 32:220 of 256², averaged to 112² (methods.md, Sec. 0)."""
+    state = official.randomised(official.arcface(), 5)
+    import_file(official.save(tmp_path / "model_ir_se50.pth", state))
+    images = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    # 188 columns to 112: output i averages columns floor(188 i / 112) to ceil(188 (i + 1) / 112).
+    cut = images[:, :, 35:223, 32:220]
+    edges = [(188 * i // 112, -(-188 * (i + 1) // 112)) for i in range(112)]
+    cut = torch.stack([cut[..., a:b].mean(-1) for a, b in edges], -1)
+    cut = torch.stack([cut[..., a:b, :].mean(-2) for a, b in edges], -2)
+    x = official.normalise(state, "output_layer.0", official.run_ir_se50(state, cut)).flatten(1)
+    x = x @ state["output_layer.3.weight"].T + state["output_layer.3.bias"]
+    expected = F.normalize(official.normalise(state, "output_layer.4", x))
+    torch.testing.assert_close(load_identity("ir-se50").embed(images), expected, rtol=1e-3, atol=1e-4)
+
+
+class TestMapping:
+    """P1's ``best_model.pt`` above a generator at 8²."""
+
+    rows = 4
+
+    @pytest.fixture(scope="class")
+    def content(self):
+        return official.p1_model(self.rows, official.nvidia_generator(8))
+
+    def test_drives_as_the_formulas_say(self, tmp_path, folder, content):
+        done = import_file(official.save(tmp_path / "best_model.pt", content), "mapping-voxceleb2")
+        assert (done.kind.name, done.meta["role"]) == ("mapping", "method")
+        assert done.meta["options"]["train_decoder"] is False
+        assert "VoxCeleb2" in done.meta["terms"]["weights"]
+        generator = StyleGAN2.from_tensors(
+            stylegan2.complete(official.rosinality_state(official.nvidia_generator(8)))[0]
+        )
+        model = imported_method("mapping-voxceleb2", None, generator, "tiny")
+        # Every parameter of the file under its own name, and no other.
+        published = {k for k in content["state_dict"] if not k.startswith("decoder.")}
+        ours = {
+            k.replace("method.motion_encoder.", "encoder.").replace("method.map.", "mapping_net.")
+            for k in model.tensors
+        }
+        assert ours == published
+        assert model.meta["options"]["variant"] == "ours"
+        save_model(tmp_path / "m.safetensors", model.tensors, model.meta)
+        method = load_method({"method": "mapping"}, tmp_path / "m.safetensors", generator)
+        source = torch.Generator().manual_seed(0)
+        latent = torch.randn(self.rows, 512, generator=source)
+        frame = torch.rand(3, 256, 256, generator=source) * 2 - 1
+        found = method.drive(method.identify(latent, frame), frame[None])[0]
+        expected = official.run_p1(content["state_dict"], latent, frame)
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
+        assert expected.std() > 0.1
+
+    def test_a_generator_that_was_trained_along_comes_with_it(self, tmp_path, folder, content):
+        import_file(official.save(tmp_path / "best_model.pt", content), "gen")
+        other = StyleGAN2.from_tensors(
+            stylegan2.complete(official.rosinality_state(official.nvidia_generator(8, seed=1)))[0]
+        )
+        model = imported_method("gen", None, other, "tiny")
+        assert model.meta["options"]["variant"] == "gen"
+        save_model(tmp_path / "m.safetensors", model.tensors, model.meta)
+        load_method({"method": "mapping"}, tmp_path / "m.safetensors", other)
+        w_plus = torch.randn(1, self.rows, 512, generator=torch.Generator().manual_seed(2))
+        close(other.synthesize(w_plus)[0], official.render(official.nvidia_generator(8), w_plus[0]))
+        larger = StyleGAN2.from_tensors(
+            stylegan2.complete(official.rosinality_state(official.nvidia_generator(16)))[0]
+        )
+        with pytest.raises(InputError, match="another generator than 'larger'"):
+            imported_method("gen", None, larger, "larger")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "told"),
+        [
+            (
+                "mapping_net.linear_relu.0.weight",
+                torch.zeros(3, 4),
+                r"mapping_net\.linear_relu\.0\.weight has shape",
+            ),
+            ("encoder.linear.weight", None, r"encoder\.linear\.weight is missing"),
+            (
+                "encoder.styles.0.linear.bias",
+                torch.zeros(512),
+                r"encoder\.styles\.0\.linear\.bias is unknown",
+            ),
+            ("other.weight", torch.zeros(2), r"other\.weight is unknown"),
+            ("decoder.conv1.conv.weight", torch.zeros(2), "it is no StyleGAN2"),
+        ],
+    )
+    def test_what_does_not_fit_is_told(self, tmp_path, content, name, value, told):
+        state = {**content["state_dict"], name: value}
+        state = {k: v for k, v in state.items() if v is not None}
+        with pytest.raises(InputError, match=told):
+            recognise(official.save(tmp_path / "a.pt", {"state_dict": state}))
+
+
+class TestDirections:
+    def test_the_matrix_with_its_parameters_named(self, tmp_path, folder):
+        content = official.p2_directions()
+        done = import_file(official.save(tmp_path / "A_matrix.pt", content))
+        assert (done.kind.name, done.name) == ("directions", "directions-a-matrix")
+        assert "comes with a later version" in done.use
+        assert done.meta["parameters"] == [
+            "yaw",
+            "pitch",
+            "roll",
+            "jaw",
+            *(f"expression-{i}" for i in range(11)),
+        ]
+        assert done.meta["options"]["shift_scale"] == 6
+        held = load(done.name).tensors
+        change = torch.randn(15, generator=torch.Generator().manual_seed(0))
+        expected = F.linear(change, content["A_matrix"]["linear.weight"], content["A_matrix"]["linear.bias"])
+        found = torch.einsum("k,krc->rc", change, held["directions"]) + held["bias"]
+        torch.testing.assert_close(found, expected.view(8, 512), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"learned_directions": 14}, r"linear\.weight has shape \[4096, 15\], not \[4096, 14\]"),
+            ({"learned_directions": 10**9}, "1000000000 directions"),
+            ({"num_layers_shift": None}, "without learned_directions"),
+            ({"w_plus": False}, "without learned_directions"),
+            ({"A_matrix": {"linear.weight": torch.zeros(4096, 15)}}, r"linear\.bias is missing"),
+        ],
+    )
+    def test_what_does_not_fit_is_told(self, tmp_path, changes, told):
+        with pytest.raises(InputError, match=told):
+            recognise(official.save(tmp_path / "a.pt", {**official.p2_directions(), **changes}))
+
+    def test_the_encoder_without_a_generator(self, tmp_path, folder):
+        encoder = official.encoder(True, 4)
+        done = import_file(official.save(tmp_path / "e4e-voxceleb.pt", {"e": encoder}))
+        assert (done.kind.name, done.name) == ("directions-e4e", "directions-e4e-e4e-voxceleb")
+        assert load(done.name).tensors.keys() == {f"encoder.{k}" for k in encoder}
+        with pytest.raises(WeightsError, match="are directions-e4e"):
+            load_imported(done.name)
+        del encoder["styles.3.convs.0.weight"]
+        with pytest.raises(InputError, match=r"styles\.3\.convs\.0\.weight is missing"):
+            recognise(official.save(tmp_path / "a.pt", {"e": encoder}))
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -265,13 +426,13 @@ def test_hopenet(tmp_path, folder, prefix):
     state = {f"{prefix}{k}": v for k, v in state.items() if "num_batches" not in k}
     done = import_file(official.save(tmp_path / "hopenet_alpha2.pkl", state, legacy=True))
     assert (done.kind.name, done.name) == ("hopenet", "hopenet")
-    pose = load_pose("hopenet", "hopenet")
+    pose = load_pose("hopenet")
     torch.testing.assert_close(pose(torch.zeros(1, 3, 64, 64)), torch.tensor([[-39.0, -9.0, 21.0]]))
-    with pytest.raises(InputError, match="name under which it was imported"):
-        load_pose("hopenet")
+    # The file's terms are those of the table's row.
+    assert "300W-LP" in done.meta["terms"]["weights"]
 
 
-def test_bisenet_deca_and_lpips_are_stored(tmp_path, folder):
+def test_what_no_network_reads_yet_is_stored(tmp_path, folder):
     bisenet = official.resnet50("cp.resnet.") | {
         "cp.resnet.conv1.weight": torch.randn(64, 3, 7, 7),
         "ffm.convblk.conv.weight": torch.randn(256, 256, 1, 1),
@@ -289,10 +450,22 @@ def test_bisenet_deca_and_lpips_are_stored(tmp_path, folder):
     }
     channels = (64, 128, 256, 512, 512)
     lpips = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}
+    inception = {
+        "Conv2d_1a_3x3.conv.weight": torch.randn(32, 3, 3, 3),
+        "Mixed_7c.branch_pool.conv.weight": torch.randn(192, 2048, 1, 1),
+        "fc.weight": torch.randn(1008, 2048),
+    }
+    i3d = {
+        "Conv3d_1a_7x7.conv3d.weight": torch.randn(64, 3, 7, 7, 7),
+        "Mixed_5c.b3b.conv3d.weight": torch.randn(128, 832, 1, 1, 1),
+        "logits.conv3d.weight": torch.randn(400, 1024, 1, 1, 1),
+    }
     for content, kind, name in (
         (bisenet, "bisenet", "conv_out.conv_out.weight"),
         (deca, "deca", "E_flame.layers.2.weight"),
         (lpips, "lpips-heads", "lin4.model.1.weight"),
+        (inception, "inception", "fc.weight"),
+        (i3d, "i3d", "logits.conv3d.weight"),
     ):
         done = import_file(official.save(tmp_path / "x.tar", content))
         assert done.kind.name == kind
@@ -301,6 +474,9 @@ def test_bisenet_deca_and_lpips_are_stored(tmp_path, folder):
         assert torch.equal(held.tensors[name], flat[name])
         assert held.tensors.keys() == flat.keys()
         assert f"load({kind!r})" in done.use
+        wrong = {**flat, name: torch.zeros(3, 5)}
+        with pytest.raises(InputError, match=rf"names of {kind}, but {name} has shape \[3, 5\]"):
+            recognise(official.save(tmp_path / "wrong.tar", wrong))
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -408,6 +584,69 @@ def test_dlib(tmp_path, folder, monkeypatch, weights):
     assert (done.kind.name, done.name) == ("dlib-resnet", "dlib-resnet")
     held = load("dlib-resnet").tensors
     assert all(torch.equal(held[name], expected[name]) for name in expected)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(("network", "scale"), [("sface", [0, 255]), ("edgeface-s", [-1, 1])])
+def test_face_recognisers_of_onnx_embed_as_the_built_in_ones(
+    tmp_path, folder, monkeypatch, weights, network, scale
+):
+    """The crop and the range follow from the file: SFace scales its input itself, EdgeFace does not."""
+    with monkeypatch.context() as original:
+        original.setenv(
+            "REMIME_WEIGHTS", str(__import__("tests.conftest").conftest.ROOT / "resources/weights")
+        )
+        weights(network)
+        expected = load_identity(network)
+        done = import_file(store.original(network), "mine", directory=folder)
+    assert (done.kind.name, done.meta["input_range"]) == ("arcface", scale)
+    images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(load_identity("mine").embed(images), expected.embed(images))
+
+
+class TestByHand:
+    """Rows of the table whose file the user brings."""
+
+    def test_any_copy_of_the_network_serves(self, tmp_path, folder, parameters):
+        with pytest.raises(WeightsError, match=r"config-f\.pkl \(382 MB\) from https://nvlabs"):
+            ensure("stylegan2-ffhq-1024")
+        with pytest.raises(WeightsError, match="remime weights import FILE --name stylegan2-ffhq-1024"):
+            load_generator("stylegan2-ffhq-1024")
+        path = official.nvidia_pickle(tmp_path / "a.pkl", parameters)
+        done = import_file(path, "stylegan2-ffhq-1024")
+        assert done.meta["terms"]["class"] == "noncommercial"
+        assert "its sha256 is not the one" in done.meta["notes"][-1]
+        assert ensure("stylegan2-ffhq-1024") == done.path
+        assert verify("stylegan2-ffhq-1024") == done.meta
+        assert load_generator("stylegan2-ffhq-1024").resolution == 32
+        with pytest.raises(WeightsError, match="their original is not kept"):
+            store.originals("stylegan2-ffhq-1024")
+
+    def test_the_very_file_is_known(self, tmp_path, folder, parameters, use_table):
+        from remime.files import sha256
+
+        path = official.nvidia_pickle(tmp_path / "a.pkl", parameters)
+        row = {
+            "name": "stylegan2-x", "role": "generator", "member": "x.pkl", "sha256": sha256(path),
+            "converter": "import", "kind": "stylegan2", "terms": "research",
+        }  # fmt: skip
+        use_table(row)
+        done = import_file(path, "stylegan2-x")
+        assert done.meta["notes"][-1] == "its sha256 is the one that workflow/weights.tsv has of x.pkl"
+
+    def test_another_kind_is_refused(self, tmp_path, folder):
+        path = official.save(tmp_path / "a.pth", official.arcface())
+        with pytest.raises(InputError, match="stands for a file of the kind hopenet, this one is ir-se50"):
+            import_file(path, "hopenet")
+
+
+def test_a_generator_without_its_filters_is_whole(tmp_path, parameters):
+    state = official.rosinality_state(parameters)
+    bare = {k: v for k, v in state.items() if not k.endswith(".kernel")}
+    found = recognise(official.save(tmp_path / "a.pt", {"g_ema": bare})).tensors
+    expected = recognise(official.save(tmp_path / "b.pt", {"g_ema": state})).tensors
+    assert found.keys() == expected.keys()
+    assert all(torch.allclose(found[k], expected[k]) for k in found)
 
 
 class TestStored:

@@ -3,6 +3,7 @@
 import pytest
 
 from remime.errors import InputError, WeightsError
+from remime.weights.recognise import KINDS
 from remime.weights.registry import check_licence, default_table, find_entry, read_registry
 
 from .conftest import make_entry, write_table
@@ -32,9 +33,14 @@ def test_the_projects_table_holds_what_the_project_uses():
         "lpips-vgg",
     }
     for entry in entries.values():
-        assert entry.mirror
-        assert entry.package_terms
         assert entry.weights_terms
+        if entry.by_hand:
+            assert entry.kind in KINDS
+            assert KINDS[entry.kind].role == entry.role
+            assert entry.members[0].upstream.startswith("https://")
+        else:
+            assert entry.mirror
+            assert entry.package_terms
     assert len(entries["mobile-ffhq"].members) == 4
     assert entries["face-mesh"].members[0].nested == "face_landmarks_detector.tflite"
 
@@ -72,12 +78,25 @@ def test_several_members_and_a_nested_one(tmp_path):
         ({"mirror": "pypi:thing==1"}, "mirror_sha256 ''"),
         ({"terms": "free"}, "terms 'free' is not one of permissive"),
         ({"name": "../net"}, "'../net'"),
+        ({"converter": "import"}, "kind ''"),
+        ({"kind": "hopenet"}, "kind 'hopenet'"),
+        ({"bytes": "many"}, "bytes 'many' is not a number"),
+        ({"sha256": ""}, "1 members, 0 sha256"),
     ],
 )
 def test_wrong_rows_are_refused_with_their_line(tmp_path, change, told):
     with pytest.raises(InputError, match="line 2") as error:
         read_registry(write_table(tmp_path / "t.tsv", ROW | change))
     assert told in str(error.value)
+
+
+def test_a_file_that_is_brought_by_hand_may_have_no_sha256(tmp_path):
+    row = ROW | {"sha256": "", "converter": "import", "kind": "hopenet", "bytes": "95"}
+    entry = find_entry("net", write_table(tmp_path / "t.tsv", row))
+    assert (entry.by_hand, entry.kind, entry.bytes, entry.members[0].sha256) == (True, "hopenet", 95, "")
+    wrong = write_table(tmp_path / "t.tsv", row | {"sha256": "12"})
+    with pytest.raises(InputError, match="'12' is not 64 hexadecimal"):
+        read_registry(wrong)
 
 
 def test_other_wrong_tables(tmp_path):
@@ -91,7 +110,7 @@ def test_other_wrong_tables(tmp_path):
         read_registry(path)
     table = write_table(tmp_path / "t.tsv", ROW)
     table.write_text(table.read_text() + "one\ttwo\n")
-    with pytest.raises(InputError, match="line 3: does not have 12 columns"):
+    with pytest.raises(InputError, match="line 3: does not have 14 columns"):
         read_registry(table)
 
 

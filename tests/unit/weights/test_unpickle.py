@@ -183,6 +183,14 @@ def test_what_weights_do_not_need_is_refused(data, told):
         unpickle.read_pickle(data)
 
 
+def test_a_small_file_neither_crashes_nor_fills_the_memory():
+    """Python's own unpickler ends the process on the first of these and asks for 16 GB on the second."""
+    nested = b"\x80\x02}" + b")" + b"\x85" * 2_000_000 + b"K\x01s."
+    with pytest.raises(pickle.UnpicklingError, match="a key of type tuple"):
+        unpickle.read_pickle(nested)
+    assert unpickle.read_pickle(b"\x80\x02Nr" + (2**31 - 10).to_bytes(4, "little") + b".") is None
+
+
 def test_deep_and_wide_nesting_is_bounded():
     value = {}
     for _ in range(200):
