@@ -48,3 +48,8 @@ def split_of(identity: str, seed: int, fractions: tuple[float, float] = (0.8, 0.
     if u < fractions[0]:
         return "train"
     return "val" if u < fractions[0] + fractions[1] else "test"
+
+
+def batch_of(pair: str, total: int) -> str:
+    """The name of the batch that a pair of a protocol belongs to."""
+    return shard_name(stable_hash(pair, salt="batch:") % total, total)

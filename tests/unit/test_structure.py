@@ -25,7 +25,7 @@ LAYERS = (
     ("files", "progress", "runtime", "_torchvision"),
     ("tables", "archive", "video", "graph", "models"),
     ("weights", "faces", "generators", "encoders", "perceptual"),
-    ("methods", "metrics", "training", "sources", "reporting", "reenactment"),
+    ("methods", "metrics", "training", "sources", "reporting", "reenactment", "pairs"),
     ("stages",),
     ("cli",),
 )
@@ -49,7 +49,7 @@ DISTRIBUTIONS = {
     "pytorch_optimizer": "pytorch-optimizer",
     "yaml": "pyyaml",
 }
-HEAVY = ("collect", "align", "measure", "invert", "train", "reenact", "score")
+HEAVY = ("collect", "align", "measure", "invert", "train", "reenact", "external", "score")
 GPU = ("invert", "train", "reenact", "score")
 
 

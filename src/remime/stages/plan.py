@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from remime.errors import InputError
-from remime.shards import shard_name, stable_hash
+from remime.shards import batch_of, stable_hash
 from remime.stages import Dataset, add_datasets, entry, stage_parser
 from remime.tables import read_table, write_table
 
@@ -125,11 +125,10 @@ def _row(driving: Clip, target: Clip, options: Mapping[str, Any]) -> dict[str, A
     frame = _target_frame(target, options)
     name = pair_name(driving, target, frame)
     limit = options["max_frames"] or driving.frames
-    batch = stable_hash(name, salt="batch:") % options["batches"]
     return {
         "pair": name,
         "protocol": options["protocol"],
-        "batch": shard_name(batch, options["batches"]),
+        "batch": batch_of(name, options["batches"]),
         "driving_dataset": driving.dataset,
         "driving_clip": driving.clip,
         "driving_identity": driving.identity,

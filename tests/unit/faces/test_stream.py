@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from remime.cli import faces
-from remime.cli.faces import Faces, first_face
 from remime.errors import InputError
+from remime.faces import stream as faces
+from remime.faces.stream import Faces, first_face
 from tests import clips
 
 
