@@ -92,6 +92,11 @@ class Clips:
         reader, clip = self._clip(pair["target_dataset"], pair["target_shard"], pair["target_clip"])
         return reader.frame(clip.first + pair["target_frame"])
 
+    def target_time(self, pair: Pair) -> float:
+        """Where the target frame lies in its file, in seconds."""
+        reader, clip = self._clip(pair["target_dataset"], pair["target_shard"], pair["target_clip"])
+        return float(reader.time[clip.first + pair["target_frame"]])
+
     def _invented(self, seed: int) -> Image:
         # Networks take seconds to import, and most pairs do without.
         from remime.generators import load_generator

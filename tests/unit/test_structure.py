@@ -25,7 +25,7 @@ LAYERS = (
     ("files", "progress", "runtime", "_torchvision"),
     ("tables", "archive", "video", "graph", "models"),
     ("weights", "faces", "generators", "encoders", "perceptual"),
-    ("methods", "metrics", "training", "sources", "reporting", "reenactment", "pairs"),
+    ("methods", "metrics", "training", "sources", "reporting", "reenactment", "pairs", "export"),
     ("stages",),
     ("cli",),
 )

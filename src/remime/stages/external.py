@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from remime import video
 from remime.archive import options_digest
@@ -30,9 +31,8 @@ from remime.faces.stream import Faces, nearest
 from remime.files import atomic, write_text
 from remime.layout import file_stamp, rendered
 from remime.metrics.image import resize
-from remime.pairs import Clips, Image, Pair
+from remime.pairs import Clips, Pair
 from remime.progress import Progress
-from remime.reporting.pictures import write_png
 from remime.stages import Dataset, add_datasets, entry, stage_parser
 from remime.tables import read_table
 from remime.versions import STAGES, __version__
@@ -45,6 +45,7 @@ OPTIONS: dict[str, Any] = {
     "resolution": 256,
     "generator": "mobile-ffhq",
 }
+Picture = NDArray[np.uint8]
 # The videos are scored; a second lossy encoding must not be what is measured.
 _CRF = 10
 
@@ -68,7 +69,7 @@ class Outcome:
     source: Mapping[str, Any] | None = None
 
 
-def _matched(faces: Faces, count: int, fps: float) -> tuple[str, Iterator[NDArray[np.uint8] | None]]:
+def _matched(faces: Faces, count: int, fps: float) -> tuple[str, Iterator[Picture | None]]:
     """How frames are matched, and one for each driving frame, as far as the video goes."""
     if faces.info.frames == count:
         return "position", (moment.image for moment in faces)
@@ -85,7 +86,7 @@ class _Job:
         """Write a pair's target and, if it is usable, its video; the last file written is the JSON."""
         name = pair["pair"]
         with atomic(self._state / f"{name}.target.png") as temporary:
-            write_png(temporary, self._clips.target(pair))
+            Image.fromarray(self._clips.target(pair)).save(temporary)
         outcome = self._fit(pair, file) if file is not None else Outcome("missing", f"no {name}.mp4")
         if outcome.status != "ok":
             # A video of an earlier attempt must not stand beside this status.
@@ -133,7 +134,7 @@ class _Job:
         return Outcome(status, "; ".join(detail), tuple(missing), how, source)
 
 
-def _padded(frames: Iterator[Image | None], count: int) -> Iterator[Image | None]:
+def _padded(frames: Iterator[Picture | None], count: int) -> Iterator[Picture | None]:
     """Exactly so many frames."""
     given = 0
     for image in islice(frames, count):

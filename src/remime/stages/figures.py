@@ -91,14 +91,14 @@ def training_plot(path: Path) -> Plot | None:
     return Plot(f"training_{model}", caption, plots.curves(history))
 
 
-def motion_plot(benchmark: Benchmark, names: Sequence[str], models: Models) -> Plot | None:
+def motion_plot(benchmark: Benchmark, models: Models) -> Plot | None:
     """Yaw, pitch and mouth of the benchmark's longest video, driving against generated."""
     pairs = sorted(benchmark.pairs().values(), key=lambda pair: (-pair["frames"], pair["pair"]))
     pair = next(iter(pairs), None)
     if pair is None:
         return None
     lines: dict[str, dict[str, Any]] = {"yaw (°)": {}, "pitch (°)": {}, "mouth": {}}
-    for model in names:
+    for model in models:
         path = benchmark.folder / model / "features" / f"{pair['batch']}.npz"
         if not path.exists():
             continue
@@ -172,7 +172,7 @@ def _all(
     for benchmark in benchmarks(folders, options["protocols"]):
         values = read_values(benchmark, models)
         yield from metric_plots(benchmark, rows, values, options["models"], options["confidence"])
-        yield motion_plot(benchmark, list(dict.fromkeys(v.model for v in values)), options["models"])
+        yield motion_plot(benchmark, {v.model: options["models"].get(v.model, {}) for v in values})
     for path in histories:
         yield training_plot(path)
     if speeds is not None and speeds.is_dir():
