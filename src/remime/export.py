@@ -298,7 +298,7 @@ _COLUMNS = {
 _README = """\
 # Protocol {protocol}: {pairs} pairs
 
-Exported by remime {version}. For each line of `pairs.csv` animate the picture `target` by the video `driving`,
+Exported by remime {version}. For each line of `pairs.csv` animate the picture `target` by the video `driving`
 and write the result as an MP4 of the name `output` into one folder. Paths are relative to this folder.
 
 | column | meaning |
@@ -311,7 +311,7 @@ videos are H.264 (yuv420p, CRF {crf}), nearly without loss{lossless}.
 ## What the videos should be like
 
 - One frame for each driving frame. As many frames as drive are matched by position, whatever the frame rate
-  says; any other number by time, each driving frame with the nearest one. What is missing at the end is counted.
+  says; any other number by time, each driving frame with the nearest one. Missing frames are counted.
 - Any size. Pictures that keep the crop of the inputs need no alignment (`align: false`); all others do.
 - A pair that could not be rendered can be left out; it is counted as missing.
 
