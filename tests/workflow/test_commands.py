@@ -30,6 +30,8 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[st
     (folder / "own clips" / "it's ü.mp4").touch()
     config["datasets"]["own"] = {"source": "folder", "path": "own clips", "terms": 'mine; "all" $rights'}
     config["protocols"]["cross"]["datasets"].append("own")
+    (folder / "their's $videos").mkdir()
+    config["external"] = {"theirs": {"path": "their's $videos", "title": 'it\'s "theirs"'}}
     text = Project(folder, config).snakemake("--dry-run", "--printshellcmds")
     found: dict[str, list[list[str]]] = {stage: [] for stage in STAGES}
     for line in re.findall(r"python -m (remime\.stages\.\w+ .*) 2>&1 \| tee -i", text):
@@ -67,6 +69,9 @@ def test_options_survive_the_shell(commands: dict[str, list[list[str]]]) -> None
     manifest = next(line for line in commands["manifest"] if "own" in line)
     options = json.loads(manifest[manifest.index("--options") + 1])
     assert (options["path"], options["terms"]) == ("own clips", 'mine; "all" $rights')
+    external = commands["external"][0]
+    assert external[external.index("--folder") + 1] == "their's $videos"
+    assert json.loads(external[external.index("--options") + 1])["title"] == 'it\'s "theirs"'
 
 
 def test_command_lines_stay_short(commands: dict[str, list[list[str]]]) -> None:
