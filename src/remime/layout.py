@@ -196,6 +196,7 @@ class Layout:
     def __init__(self, config: Mapping[str, Any], pins: Mapping[str, str] | None = None) -> None:
         self.config = config
         self.pins = dict(pins or {})
+        self._listings: dict[tuple[str, str], dict[str, str]] = {}
 
     # Datasets
 
@@ -425,14 +426,22 @@ class Layout:
 
     def external_listing(self, system: str, protocol: str, batch: str) -> str:
         """Changes when a video of a batch does, also when it comes or goes."""
+        known = (system, protocol)
+        if known not in self._listings:
+            self._listings[known] = self._listing_of(system, protocol)
+        return self._listings[known].get(batch, "")
+
+    def _listing_of(self, system: str, protocol: str) -> dict[str, str]:
+        """The digests of all batches of which there are videos; the folder is read once for all of them."""
         total = self.protocol(protocol)["batches"]
         videos = rendered(self.config["external"][system]["path"], protocol)
-        digest = hashlib.blake2b(digest_size=16)
+        digests: dict[str, Any] = {}
         for pair, path in sorted(videos.items()):
-            if batch_of(pair, total) == batch:
-                with suppress(OSError):
-                    digest.update(os.fsencode(f"{path}\0{file_stamp(path.stat())}\0"))
-        return digest.hexdigest()
+            with suppress(OSError):
+                stamp = f"{path}\0{file_stamp(path.stat())}\0"
+                digest = digests.setdefault(batch_of(pair, total), hashlib.blake2b(digest_size=16))
+                digest.update(os.fsencode(stamp))
+        return {batch: digest.hexdigest() for batch, digest in digests.items()}
 
     # Summary
 

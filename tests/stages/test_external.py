@@ -214,6 +214,16 @@ class TestLosses:
         options = {"models": models, "protocols": {"cross": {"protocol": "cross", "batches": 1}}}
         assert figures.run(metrics, [world[1]], [], None, tmp_path / "figures", options)
 
+    def test_a_protocol_without_the_system_says_nothing_of_it(self, world, broken, tmp_path):
+        run(world, broken[0])
+        write_videos(world[1], "ours")
+        scores(world, "ours")
+        models = {"ours": {"method": "linear", "inverter": "psp"}, "theirs": {"external": "Theirs"}}
+        paths = [tmp_path / name for name in ("m.parquet", "m.csv", "t.md")]
+        protocols = {"cross": {"protocol": "cross", "batches": 1, "models": ["ours"]}}
+        summarize.run([world[1]], *paths, {"models": models, "protocols": protocols})
+        assert "external" not in paths[2].read_text()
+
     def test_a_long_list_of_losses_is_cut(self, world, tmp_path, monkeypatch):
         monkeypatch.setattr("remime.reporting.text._MOST_LOST", 1)
         (tmp_path / "nothing").mkdir()

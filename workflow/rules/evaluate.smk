@@ -38,12 +38,12 @@ rule reenact:
         pairs="results/benchmarks/{protocol}/pairs.parquet",
     output:
         videos=directory("results/benchmarks/{protocol}/{model}/videos/{batch}"),
-    wildcard_constraints:
-        model=flow.pattern("models"),
     log:
         "results/logs/reenact/{protocol}/{model}/{batch}.log",
     benchmark:
         "results/speed/reenact/{protocol}/{model}/{batch}.tsv"
+    wildcard_constraints:
+        model=flow.pattern("models"),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -71,12 +71,12 @@ rule external:
         weights=lambda w: flow.weights("external", w.protocol),
     output:
         videos=directory("results/benchmarks/{protocol}/{model}/videos/{batch}"),
-    wildcard_constraints:
-        model=flow.pattern("external"),
     log:
         "results/logs/external/{protocol}/{model}/{batch}.log",
     benchmark:
         "results/speed/external/{protocol}/{model}/{batch}.tsv"
+    wildcard_constraints:
+        model=flow.pattern("external"),
     conda:
         "../../envs/torch.yaml"
     resources:
