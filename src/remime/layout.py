@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from remime.catalogue import is_name
-from remime.shards import shard_names
+from remime.shards import batch_of, shard_names
 
 RESULTS = Path("results")
 WEIGHTS = Path("resources/weights")
@@ -33,6 +35,16 @@ EMBEDDED, _PREVIEW = "mobile-ffhq", "models/mobile-preview.safetensors"
 _DIRECTIONS = "models/puppet-directions.safetensors"
 # Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
 _MESH = ("face-mesh", "blendshapes")
+# Keys of ``align`` that say how a face is followed and cropped; the others say which clips are usable.
+_ALIGNMENT = (
+    "detect_size",
+    "detect_every",
+    "max_gap",
+    "min_face",
+    "smooth_centre",
+    "smooth_axes",
+    "scene_threshold",
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +140,24 @@ def file_stamp(stat: os.stat_result) -> str:
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
+def rendered(folder: str | Path, protocol: str) -> dict[str, Path]:
+    """The videos of another system by pair: ``{folder}/{protocol}/{pair}.mp4``, else ``{folder}/{pair}.mp4``.
+
+    A pair of two protocols can have a name in common, for which the protocol's own folder is there.
+    """
+    found: dict[str, Path] = {}
+    for place in (Path(folder), Path(folder) / protocol):
+        with suppress(OSError):
+            found |= {
+                entry.name.removesuffix(".mp4"): Path(entry) for entry in os.scandir(place) if _is_mp4(entry)
+            }
+    return found
+
+
+def _is_mp4(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(".mp4") and not entry.name.startswith(".") and entry.is_file()
+
+
 def _files(path: str) -> Iterator[tuple[str, os.stat_result]]:
     if Path(path).is_file():
         yield path, Path(path).stat()
@@ -171,6 +201,7 @@ class Layout:
     def __init__(self, config: Mapping[str, Any], pins: Mapping[str, str] | None = None) -> None:
         self.config = config
         self.pins = dict(pins or {})
+        self._listings: dict[tuple[str, str], dict[str, str]] = {}
 
     # Datasets
 
@@ -261,7 +292,7 @@ class Layout:
         return self.config["inverters"].get(name) or self.config["models"][name]
 
     def models_used(self) -> set[str]:
-        """The models that take part in some protocol."""
+        """Our models that take part in some protocol."""
         return {model for protocol in self.config["protocols"] for model in self.models(protocol)}
 
     def inverters_used(self) -> set[str]:
@@ -356,9 +387,13 @@ class Layout:
         """The entry of a protocol."""
         return self.config["protocols"][name]
 
+    def systems(self, protocol: str) -> list[str]:
+        """All that take part in a protocol: our models and other people's systems."""
+        return self.protocol(protocol)["models"] or [*self.config["models"], *self.config["external"]]
+
     def models(self, protocol: str) -> list[str]:
-        """The models that take part in a protocol."""
-        return self.protocol(protocol)["models"] or list(self.config["models"])
+        """Our models that take part in a protocol."""
+        return [name for name in self.systems(protocol) if name in self.config["models"]]
 
     def batches(self, protocol: str) -> list[str]:
         """The names of a protocol's batches."""
@@ -389,9 +424,10 @@ class Layout:
         entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init")}
         return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}
 
-    def score_options(self, model: str) -> dict[str, Any]:
+    def score_options(self, system: str) -> dict[str, Any]:
         """What the stage ``score`` is told."""
-        return {**self.config["score"], "model": model, "inverter": self.trained(model)["inverter"]}
+        inverter = "" if system in self.config["external"] else self.trained(system)["inverter"]
+        return {**self.config["score"], "model": system, "inverter": inverter}
 
     def arguments(self, datasets: Iterable[str]) -> list[str]:
         """Datasets as a command line names them."""
@@ -400,6 +436,39 @@ class Layout:
     def benchmark(self, protocol: str) -> str:
         """The folder of a protocol's results."""
         return str(RESULTS / "benchmarks" / protocol)
+
+    # Other people's systems
+
+    def pattern(self, section: str) -> str:
+        """A regular expression for the names of a section's entries."""
+        return "|".join(map(re.escape, self.config[section])) or "(?!)"
+
+    def external_options(self, system: str) -> dict[str, Any]:
+        """What the stage ``external`` is told."""
+        entry = self.config["external"][system]
+        own = {"title": entry["title"], "align": entry["align"], "generator": self.config["generator"]}
+        alignment = {key: self.config["align"][key] for key in _ALIGNMENT} if entry["align"] else {}
+        size = self.config["reenact"]["resolution"]
+        return {**own, "external": system, "resolution": size, "alignment": alignment}
+
+    def external_listing(self, system: str, protocol: str, batch: str) -> str:
+        """Changes when a video of a batch does, also when it comes or goes."""
+        known = (system, protocol)
+        if known not in self._listings:
+            self._listings[known] = self._listing_of(system, protocol)
+        return self._listings[known].get(batch, "")
+
+    def _listing_of(self, system: str, protocol: str) -> dict[str, str]:
+        """The digests of all batches of which there are videos; the folder is read once for all of them."""
+        total = self.protocol(protocol)["batches"]
+        videos = rendered(self.config["external"][system]["path"], protocol)
+        digests: dict[str, Any] = {}
+        for pair, path in sorted(videos.items()):
+            with suppress(OSError):
+                stamp = f"{path}\0{file_stamp(path.stat())}\0"
+                digest = digests.setdefault(batch_of(pair, total), hashlib.blake2b(digest_size=16))
+                digest.update(os.fsencode(stamp))
+        return {batch: digest.hexdigest() for batch, digest in digests.items()}
 
     # Summary
 
@@ -417,7 +486,7 @@ class Layout:
         root = Path(self.benchmark(protocol))
         return [
             str(root / model / folder / f"{batch}{suffix}")
-            for model in self.models(protocol)
+            for model in self.systems(protocol)
             for batch in self.batches(protocol)
         ]
 
@@ -435,8 +504,11 @@ class Layout:
         models = {
             name: {k: entry[k] for k in keys if k in entry} for name, entry in self.config["models"].items()
         }
+        models |= {
+            name: {"external": entry["title"] or name} for name, entry in self.config["external"].items()
+        }
         protocols = {
-            name: {"protocol": entry["kind"], "batches": entry["batches"], "models": self.models(name)}
+            name: {"protocol": entry["kind"], "batches": entry["batches"], "models": self.systems(name)}
             for name, entry in self.config["protocols"].items()
         }
         return {"models": models, "protocols": protocols}
@@ -444,7 +516,7 @@ class Layout:
     def sheet_options(self, protocol: str) -> dict[str, Any]:
         """What the stage ``sheet`` is told."""
         known = self.summary_options()
-        models = {name: known["models"][name] for name in self.models(protocol)}
+        models = {name: known["models"][name] for name in self.systems(protocol)}
         return {**self.config["sheet"], "models": models}
 
     # Networks
@@ -454,7 +526,7 @@ class Layout:
 
         Args:
             stage: a stage's name.
-            name: the dataset (``collect``, ``measure``) or the model (``train``).
+            name: the dataset (``collect``, ``measure``), the model (``train``), the protocol (``external``).
         """
         generator, score = self.config["generator"], self.config["score"]
         match stage:
@@ -474,6 +546,10 @@ class Layout:
                 return [generator, "lpips-alex"]
             case "reenact":
                 return [generator, "lpips-alex", *_MESH]
+            case "external":
+                # Without invented targets there is nothing to generate.
+                invents = self.protocol(name)["kind"] == "cross" and self.protocol(name)["random_identities"]
+                return [_LANDMARKS, *([generator] if invents else [])]
             case "score":
                 return [_LANDMARKS, score["pose"], score["identity"], f"lpips-{score['lpips']}"]
         raise ValueError(f"stage {stage!r} uses no networks")

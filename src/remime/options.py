@@ -23,7 +23,7 @@ LICENCES: Mapping[str, tuple[str, ...]] = {
     "research": ("permissive", "research", "noncommercial"),
     "permissive": ("permissive",),
 }
-_REMOVABLE = (*VARIANTS, "protocols")
+_REMOVABLE = (*VARIANTS, "protocols", "external")
 
 
 def default_weights_table() -> Path:
@@ -118,6 +118,9 @@ def _references(config: Mapping[str, Any]) -> Iterator[str]:
         for name, entry in config[section].items():
             for dataset in entry.get("train", {}).get("datasets", []):
                 yield from _unknown(f"{section}.{name}.train.datasets", dataset, datasets, "a dataset")
+    external = list(config.get("external", {}))
+    for name in set(external) & set(models):
+        yield f"external.{name}: is also the name of a model; both share results/benchmarks, so rename one"
     for name, entry in config["models"].items():
         yield from _unknown(f"models.{name}.inverter", entry["inverter"], inverters, "an inverter")
     for name, entry in config["protocols"].items():
@@ -126,7 +129,9 @@ def _references(config: Mapping[str, Any]) -> Iterator[str]:
         for dataset in entry["datasets"]:
             yield from _unknown(f"{where}.datasets", dataset, datasets, "a dataset")
         for model in entry.get("models", []):
-            yield from _unknown(f"{where}.models", model, models, "a model")
+            yield from _unknown(
+                f"{where}.models", model, [*models, *external], "a model or an external system"
+            )
 
 
 def _made(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -255,6 +260,12 @@ def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
                     f"{section}.{name}.init: {init!r} is not a file; make it with "
                     "`make train-models`, or set null and train.steps"
                 )
+    for name, entry in config["external"].items():
+        if not (base / entry["path"]).is_dir():
+            yield (
+                f"external.{name}.path: {entry['path']!r} is not a folder; name the one with a video "
+                "{pair}.mp4 for each pair, which `remime plan` lists"
+            )
     for name, entry in config["datasets"].items():
         if entry.get("path") and not (base / entry["path"]).is_dir():
             yield f"datasets.{name}.path: {entry['path']!r} is not a folder; name one with videos or images"

@@ -34,7 +34,7 @@ def documentation(schema: Mapping[str, Any]) -> str:
         out += [f"## `{name}`", "", part["description"], ""]
         if name in VARIANTS:
             out += _variants(schema, name)
-        elif name == "protocols":
+        elif "properties" not in part:
             out += [*_table(part["additionalProperties"]["properties"]), ""]
         else:
             out += [*_table(part["properties"]), ""]

@@ -1,10 +1,11 @@
-"""Which shard a video belongs to, and what shards are called."""
+"""Which shard a video belongs to, and what shards and other files are called."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 
+_MAX_NAME = 160
 SHARD_PATTERN = r"\d{4,}-of-\d{4,}"
 
 
@@ -48,3 +49,15 @@ def split_of(identity: str, seed: int, fractions: tuple[float, float] = (0.8, 0.
     if u < fractions[0]:
         return "train"
     return "val" if u < fractions[0] + fractions[1] else "test"
+
+
+def batch_of(pair: str, total: int) -> str:
+    """The name of the batch that a pair of a protocol belongs to."""
+    return shard_name(stable_hash(pair, salt="batch:") % total, total)
+
+
+def file_name(text: str) -> str:
+    """A name for a text that is unique, safe in file names and no longer than 160 bytes."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    # The cleaned name alone may stand for two texts, so a digest follows it.
+    return f"{name[: _MAX_NAME - 9]}-{stable_hash(text) & 0xFFFFFFFF:08x}"

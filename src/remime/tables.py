@@ -173,6 +173,7 @@ SCHEMAS: dict[str, tuple[str, pa.Schema]] = {
             clips=_i,
             coverage=pa.float64(),
             networks=_s,
+            external=_b,  # a system of other people
         ),
     ),
 }

@@ -130,7 +130,7 @@ def test_failure_leaves_the_old_figures_and_nothing_else(world, tmp_path):
 
 def test_motion_plot_is_of_the_longest_pair(world):
     benchmark = figures.benchmarks([world[0]], PROTOCOLS)[0]
-    plot = figures.motion_plot(benchmark, list(MODELS))
+    plot = figures.motion_plot(benchmark, MODELS)
     longest = max(read_pairs(world[0]), key=lambda pair: pair["frames"])
     assert longest["driving_clip"] in plot.caption
     lines = plot.figure.axes[0].lines

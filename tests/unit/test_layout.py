@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import yaml
 
 from remime.errors import ConfigError
-from remime.layout import Dataset, Layout, to_json, tree_digest, tree_files
+from remime.faces.front import AlignOptions
+from remime.layout import Dataset, Layout, rendered, to_json, tree_digest, tree_files
 from remime.options import layout as make_layout
 from remime.options import validate
 from remime.schema import merge
+from remime.shards import batch_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -181,6 +184,68 @@ def test_linear_methods_have_no_weights_of_their_own() -> None:
     assert flow.reenact_arguments("linear-psp") == []
     assert flow.reenact_inputs("cross", "mapping")["model"] == "results/models/mapping/model.safetensors"
     assert [Path(path).parent.name for path in flow.histories()] == ["psp", "e4e", "mapping"]
+
+
+class TestExternal:
+    """Other people's systems."""
+
+    def test_they_take_part_beside_our_models(self, tmp_path: Path) -> None:
+        flow = layout(external={"theirs": {"path": str(tmp_path), "title": "Theirs"}})
+        ours = list(flow.config["models"])
+        assert (flow.systems("cross"), flow.models("cross")) == ([*ours, "theirs"], ours)
+        assert "results/benchmarks/cross/theirs/scores/0000-of-0001.parquet" in flow.scores()
+        assert flow.models_used() == set(ours)
+        told = flow.summary_options()
+        assert told["models"]["theirs"] == {"external": "Theirs"}
+        assert told["protocols"]["self"]["models"] == [*ours, "theirs"]
+        assert flow.score_options("theirs") == {**flow.config["score"], "model": "theirs", "inverter": ""}
+
+    def test_a_protocol_chooses_among_both(self, tmp_path: Path) -> None:
+        both = {"cross": {"models": ["theirs"]}, "self": {"models": ["mapping"]}}
+        flow = layout(external={"theirs": {"path": str(tmp_path)}}, protocols=both)
+        assert (flow.systems("cross"), flow.models("cross")) == (["theirs"], [])
+        assert flow.models_used() == {"mapping"}
+        assert flow.sheet_options("cross")["models"] == {"theirs": {"external": "theirs"}}
+
+    def test_nothing_changes_without_them(self) -> None:
+        flow = layout()
+        assert flow.systems("cross") == flow.models("cross") == list(flow.config["models"])
+        assert not any("external" in entry for entry in flow.summary_options()["models"].values())
+        assert not re.fullmatch(flow.pattern("external"), "mapping")
+        assert re.fullmatch(flow.pattern("models"), "mapping")
+
+    def test_only_invented_targets_need_the_generator(self) -> None:
+        flow = layout(protocols={"cross": {"random_identities": 1}, "self": {"random_identities": 1}})
+        assert flow.networks("external", "cross") == ["dlib-landmarks-68", "mobile-ffhq"]
+        assert flow.networks("external", "self") == ["dlib-landmarks-68"]
+
+    def test_its_options_follow_our_alignment_only_where_it_is_aligned(self, tmp_path: Path) -> None:
+        entries = {"a": {"path": str(tmp_path)}, "b": {"path": str(tmp_path), "align": False}}
+        flow = layout(
+            external=entries, align={"smooth_axes": 5, "max_frames": 9}, reenact={"resolution": 512}
+        )
+        aligned, raw = flow.external_options("a"), flow.external_options("b")
+        assert (aligned["resolution"], aligned["align"], raw["align"]) == (512, True, False)
+        assert aligned["alignment"]["smooth_axes"] == 5
+        assert "max_frames" not in aligned["alignment"]
+        assert raw["alignment"] == {}
+        AlignOptions(**aligned["alignment"])
+
+    def test_the_listing_follows_the_videos_of_a_batch(self, tmp_path: Path) -> None:
+        def listings() -> dict[str, str]:
+            flow = layout(external={"a": {"path": str(tmp_path)}}, protocols={"cross": {"batches": 4}})
+            return {batch: flow.external_listing("a", "cross", batch) for batch in flow.batches("cross")}
+
+        before = listings()
+        (tmp_path / "pair.mp4").write_bytes(b"1")
+        after = listings()
+        assert [batch for batch in before if before[batch] != after[batch]] == [batch_of("pair", 4)]
+        (tmp_path / "cross").mkdir()
+        (tmp_path / "cross" / "pair.mp4").write_bytes(b"1")
+        assert listings() != after
+        assert rendered(tmp_path, "cross") == {"pair": tmp_path / "cross" / "pair.mp4"}
+        assert rendered(tmp_path, "self") == {"pair": tmp_path / "pair.mp4"}
+        assert rendered(tmp_path / "none", "self") == {}
 
 
 def test_only_what_is_used_is_computed() -> None:

@@ -116,6 +116,14 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
+        ({"external": {"a": {}}}, "external.a.path: is missing"),
+        ({"external": {"a": {"path": "nowhere"}}}, "external.a.path: 'nowhere' is not a folder"),
+        ({"external": {"mapping": {"path": "models"}}}, "external.mapping: is also the name of a model"),
+        ({"external": {"a": {"path": "models", "algin": True}}}, "did you mean 'align'?"),
+        (
+            {"external": {"lia": {"path": "models"}}, "protocols": {"cross": {"models": ["lai"]}}},
+            "protocols.cross.models: 'lai' is not a model or an external system",
+        ),
         ({"licence": "free"}, "licence: 'free' is not known; allowed: any, research, permissive"),
         ({"licence": "permisive"}, "did you mean 'permissive'?"),
         ({"seed": "1"}, "seed: '1' is text; allowed: a whole number; write it without quotes"),

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remime.shards import parse_shard, shard_name, shard_names, shard_of, split_of, stable_hash
+from remime.shards import (
+    batch_of,
+    file_name,
+    parse_shard,
+    shard_name,
+    shard_names,
+    shard_of,
+    split_of,
+    stable_hash,
+)
 
 
 def test_a_name_carries_index_and_total() -> None:
@@ -56,3 +66,19 @@ def test_splits_are_80_10_10_and_follow_the_identity_alone() -> None:
     assert shares == pytest.approx({"train": 0.8, "val": 0.1, "test": 0.1}, abs=0.02)
     assert {person: split_of(person, 1) for person in reversed(people)} == splits
     assert {person: split_of(person, 2) for person in people} != splits
+
+
+def test_pairs_are_spread_over_all_batches() -> None:
+    found = [batch_of(f"pair {i}", 4) for i in range(400)]
+    assert set(found) == set(shard_names(4))
+    assert min(map(found.count, found)) > 60
+    assert batch_of("pair", 1) == "0000-of-0001"
+
+
+def test_names_of_files_are_safe_and_unique() -> None:
+    texts = ["a/b", "a b", "a-b", "ü" * 300, "ü" * 299 + "v", "../../etc/passwd"]
+    names = [file_name(text) for text in texts]
+    assert len(set(names)) == len(texts)
+    for name in names:
+        assert re.fullmatch(r"[A-Za-z0-9._-]{1,160}", name)
+        assert not name.startswith("/")

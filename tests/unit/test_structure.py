@@ -26,7 +26,7 @@ LAYERS = (
     ("files", "progress", "runtime", "devices", "_torchvision"),
     ("tables", "archive", "video", "graph", "models"),
     ("weights", "faces", "generators", "encoders", "perceptual"),
-    ("methods", "metrics", "training", "sources", "reporting", "reenactment"),
+    ("methods", "metrics", "training", "sources", "reporting", "reenactment", "pairs", "export"),
     ("stages",),
     ("cli",),
 )
@@ -51,7 +51,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "yt_dlp": "yt-dlp",
 }
-HEAVY = ("collect", "align", "measure", "invert", "train", "reenact", "score")
+HEAVY = ("collect", "align", "measure", "invert", "train", "reenact", "external", "score")
 GPU = ("invert", "train", "reenact", "score")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 REAL = ("manifest", "split")
 OUTPUTS = ("--output", "--status", "--history", "--card", "--features", "--csv", "--tables", "--counts")
-FOLDERS = ("reenact", "figures", "sheet")
+FOLDERS = ("reenact", "external", "figures", "sheet")
 
 
 def main() -> None:

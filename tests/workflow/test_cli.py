@@ -136,8 +136,8 @@ def test_score_of_a_reenactment(made, inputs, tmp_path, capfd):
 
 def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     """The command's film against the parts put together by hand."""
-    from remime.cli.faces import Faces
     from remime.encoders.inverter import load_inverter
+    from remime.faces.stream import Faces
     from remime.generators import load_generator
     from remime.methods import load_method
     from remime.models import shipped
@@ -163,8 +163,8 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
 
 def test_linear_method_with_a_target_video(inputs, models, tmp_path):
     """With the driving video as its own target, the linear method gives the inversions of its frames."""
-    from remime.cli.faces import Faces
     from remime.encoders.inverter import load_inverter
+    from remime.faces.stream import Faces
     from remime.generators import load_generator
     from remime.models import shipped
     from remime.reenactment import Reenactor, invert

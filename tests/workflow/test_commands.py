@@ -32,6 +32,8 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[st
     (folder / "celebvhq_info.json").write_text("{}")
     config["datasets"]["real"] = {"source": "celebv_hq", "mode": "download", "metadata": "celebvhq_info.json"}
     config["protocols"]["cross"]["datasets"] += ["own", "real"]
+    (folder / "their's $videos").mkdir()
+    config["external"] = {"theirs": {"path": "their's $videos", "title": 'it\'s "theirs"'}}
     text = Project(folder, config).snakemake("--dry-run", "--printshellcmds")
     found: dict[str, list[list[str]]] = {stage: [] for stage in STAGES}
     for line in re.findall(r"python -m (remime\.stages\.\w+ .*) 2>&1 \| tee -i", text):
@@ -69,6 +71,9 @@ def test_options_survive_the_shell(commands: dict[str, list[list[str]]]) -> None
     manifest = next(line for line in commands["manifest"] if "own" in line)
     options = json.loads(manifest[manifest.index("--options") + 1])
     assert (options["path"], options["terms"]) == ("own clips", 'mine; "all" $rights')
+    external = commands["external"][0]
+    assert external[external.index("--folder") + 1] == "their's $videos"
+    assert json.loads(external[external.index("--options") + 1])["title"] == 'it\'s "theirs"'
 
 
 def test_only_downloads_are_told_how(commands: dict[str, list[list[str]]]) -> None:

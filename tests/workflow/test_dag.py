@@ -9,12 +9,12 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 
-from remime.shards import shard_name, shard_of
+from remime.shards import batch_of, shard_name, shard_of
 from tests.workflow.project import ROOT, Project, small_config
 from tests.workflow.runs import LOG, kill, start
 
@@ -65,7 +65,7 @@ def test_default_configuration_reaches_every_rule(tmp_path: Path) -> None:
     project = Project(tmp_path, yaml.safe_load((ROOT / "config.yaml").read_text()))
     written = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     rules = set(re.findall(r"^rule (\w+):", written, re.MULTILINE)) | {"split_samples", "split_puppets"}
-    assert set(project.plan()) == rules
+    assert set(project.plan()) == rules - {"external"}
 
 
 def test_a_second_run_plans_nothing(project: Project) -> None:
@@ -144,6 +144,62 @@ def test_resources_choose_the_number_of_processes_and_rerun_nothing(project: Pro
     commands = [line for line in said.splitlines() if "remime.stages.train " in line]
     assert commands
     assert all(" --processes 4 " in command for command in commands)
+
+
+class TestExternal:
+    """Other people's systems: nothing of ours runs again, and of theirs only what has changed."""
+
+    LAST: ClassVar = {"sheet": 2, "summarize": 1, "figures": 1, "report": 1}
+
+    @pytest.fixture
+    def scored(self, project: Project) -> Project:
+        """The finished project with an external system in both protocols; cross has three batches."""
+        config = folder_config()
+        config["protocols"]["cross"]["batches"] = 3
+        config["protocols"]["self"]["models"] = []
+        project.configure(config)
+        project.snakemake("--quiet", "all")
+        (project.folder / "theirs" / "self").mkdir(parents=True)
+        config["external"] = {"theirs": {"path": "theirs"}}
+        project.configure(config)
+        assert project.plan() == {"external": 4, "score": 4, **self.LAST}
+        project.snakemake("--quiet", "all")
+        assert project.plan() == {}
+        return project
+
+    def test_a_changed_video_reruns_its_batch(self, scored: Project) -> None:
+        video = scored.folder / "theirs" / "some--pair.mp4"
+        batch = batch_of("some--pair", 3)
+        for change in (lambda: video.write_bytes(b"1"), lambda: video.write_bytes(b"22"), video.unlink):
+            change()
+            # A video of this place can be meant for both protocols.
+            assert scored.plan() == {"external": 2, "score": 2, **self.LAST}
+            assert f"results/benchmarks/cross/theirs/videos/{batch}" in scored.snakemake("--dry-run")
+            scored.snakemake("--quiet", "all")
+        assert scored.plan() == {}
+
+    def test_a_video_of_one_protocol_leaves_the_other(self, scored: Project) -> None:
+        (scored.folder / "theirs" / "self" / "some--pair.mp4").write_bytes(b"1")
+        assert scored.plan() == {"external": 1, "score": 1, **self.LAST, "sheet": 1}
+
+    def test_other_files_in_the_folder_rerun_nothing(self, scored: Project) -> None:
+        (scored.folder / "theirs" / "notes.txt").write_text("rendered on Monday")
+        (scored.folder / "theirs" / ".some--pair.part.mp4").write_bytes(b"1")
+        assert scored.plan() == {}
+
+    def test_how_it_is_read_reruns_it_alone(self, scored: Project) -> None:
+        config = yaml.safe_load((scored.folder / "config.yaml").read_text())
+        config["external"]["theirs"]["align"] = False
+        scored.configure(config)
+        assert scored.plan() == {"external": 4, "score": 4, **self.LAST}
+
+    def test_protocols_can_name_it(self, scored: Project) -> None:
+        config = yaml.safe_load((scored.folder / "config.yaml").read_text())
+        config["external"]["others"] = {"path": "theirs"}
+        config["protocols"]["cross"]["models"] = ["mapping", "theirs"]
+        config["protocols"]["self"]["models"] = ["mapping", "others"]
+        scored.configure(config)
+        assert scored.plan() == {"external": 1, "score": 1, **self.LAST}
 
 
 def test_an_override_of_one_dataset_leaves_the_others(project: Project) -> None:

@@ -42,6 +42,8 @@ rule reenact:
         "results/logs/reenact/{protocol}/{model}/{batch}.log",
     benchmark:
         "results/speed/reenact/{protocol}/{model}/{batch}.tsv"
+    wildcard_constraints:
+        model=flow.pattern("models"),
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -59,6 +61,39 @@ rule reenact:
         "python -m remime.stages.reenact --pairs {input.pairs} --batch {wildcards.batch}"
         " --datasets {params.datasets} {params.arguments:q} --inverter-model {input.inverter}"
         " --output {output.videos} --state {params.state} --options {params.options:q} 2>&1 | tee -i {log}"
+
+
+rule external:
+    """Fit the videos of another system to the driving frames of one batch."""
+    input:
+        pairs="results/benchmarks/{protocol}/pairs.parquet",
+        # The aligned frames are read too; they are older than the pairs, so they need not be named.
+        weights=lambda w: flow.weights("external", w.protocol),
+    output:
+        videos=directory("results/benchmarks/{protocol}/{model}/videos/{batch}"),
+    log:
+        "results/logs/external/{protocol}/{model}/{batch}.log",
+    benchmark:
+        "results/speed/external/{protocol}/{model}/{batch}.tsv"
+    wildcard_constraints:
+        model=flow.pattern("external"),
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=480,
+    params:
+        datasets=lambda w: flow.arguments(flow.protocol(w.protocol)["datasets"]),
+        folder=lambda w: flow.config["external"][w.model]["path"],
+        # Files that others made are no inputs, because no rule makes them; the listing tells when they change.
+        listing=lambda w: flow.external_listing(w.model, w.protocol, w.batch),
+        state="results/state/external/{protocol}/{model}/{batch}",
+        options=lambda w: to_json(flow.external_options(w.model)),
+        version=STAGES["external"],
+    shell:
+        "python -m remime.stages.external --pairs {input.pairs} --batch {wildcards.batch}"
+        " --datasets {params.datasets} --folder {params.folder:q} --output {output.videos}"
+        " --state {params.state} --options {params.options:q} 2>&1 | tee -i {log}"
 
 
 rule score:

@@ -1,4 +1,4 @@
-"""The command line: ``remime reenact``, ``score``, ``doctor``, ``bench`` and ``weights``.
+"""The command line: ``remime reenact``, ``score``, ``plan``, ``doctor``, ``bench`` and ``weights``.
 
 Exit codes: 0 done, 1 failure, 2 bad input, 130 interrupted. Commands import what they need when they run, so
 that help and messages about bad input come at once.
@@ -13,6 +13,7 @@ import typer
 
 from remime.cli.bench import command as bench_command
 from remime.cli.doctor import command as doctor_command
+from remime.cli.plan import command as plan_command
 from remime.cli.reenact import command as reenact_command
 from remime.cli.score import command as score_command
 from remime.cli.weights import app as weights_app
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("reenact")(reenact_command)
 app.command("score")(score_command)
+app.command("plan")(plan_command)
 app.command("doctor")(doctor_command)
 app.command("bench")(bench_command)
 app.add_typer(weights_app, name="weights")

@@ -11,11 +11,12 @@ INVERTER = "restyle-psp-small"
 MODELS = {"mapping": "mapping-small", "linear": None}
 """The shipped model of every method; None for methods without one."""
 
+GENERATOR = "mobile-ffhq"
 PREVIEW = "mobile-preview"
 FACES = "dlib-landmarks-68"
 POSE, IDENTITY, LPIPS = "hopenet-lite", "sface", "lpips-alex"
 
-REENACT = ("mobile-ffhq", FACES, LPIPS, "face-mesh", "blendshapes")
+REENACT = (GENERATOR, FACES, LPIPS, "face-mesh", "blendshapes")
 SCORE = (FACES, POSE, IDENTITY, LPIPS)
 TRAIN = ("dlib-resnet-id",)
 

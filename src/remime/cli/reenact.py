@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from remime.cli.faces import Faces, Moment
     from remime.encoders.restyle import Inverter
+    from remime.faces.stream import Faces, Moment
     from remime.generators.base import Generator
     from remime.methods import Driving, Identity
     from remime.progress import Progress
@@ -212,7 +212,7 @@ def run(request: Request) -> Made:
         WeightsError: a network is missing and cannot be fetched.
     """
     check(request)
-    from remime.cli.faces import Faces, first_face
+    from remime.faces.stream import Faces, first_face
     from remime.runtime import keep_freed_memory, keep_opencv_to_one_thread
 
     keep_freed_memory()
@@ -276,8 +276,8 @@ def _target_mean(request: Request, engine: _Engine, face: Image) -> Tensor:
 def _clip_mean(
     path: Path, request: Request, engine: _Engine, role: str, spool: IO[bytes] | None = None
 ) -> Tensor:
-    from remime.cli.faces import Faces
     from remime.cli.latents import clip_mean
+    from remime.faces.stream import Faces
     from remime.progress import Progress
 
     with (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from remime.cli.faces import Faces, Moment
+    from remime.faces.stream import Faces, Moment
     from remime.metrics.scorer import Networks, Scores
 
     Image = NDArray[np.uint8]
@@ -96,17 +96,16 @@ class Matched:
 
     def right(self) -> Iterator[Image | None]:
         """A generated frame for each driving frame that was read; fewer when the video ends before."""
+        from remime.faces.stream import nearest
+
         if self.by_position:
             yield from (moment.image for moment in self.generated)
             return
-        current, following = next(self.generated, None), next(self.generated, None)
-        while self.times and current is not None:
-            time = self.times.popleft()
-            while following is not None and abs(following.time - time) <= abs(current.time - time):
-                current, following = following, next(self.generated, None)
-            if following is None and time > current.time + 0.75 * self.period:
-                return
-            yield current.image
+        yield from nearest(self.generated, self._asked(), self.period)
+
+    def _asked(self) -> Iterator[float]:
+        while self.times:
+            yield self.times.popleft()
 
 
 def check(request: Request) -> None:
@@ -167,7 +166,7 @@ def _networks(request: Request, device: str) -> Networks:
 
 
 def _target(request: Request) -> Image:
-    from remime.cli.faces import SIZE, first_face
+    from remime.faces.stream import SIZE, first_face
 
     seed = inputs.random_seed(request.target)
     if seed is None:
@@ -186,7 +185,7 @@ def _is_aligned(path: Path) -> bool:
 
 
 def _measure(request: Request, target: Image, tools: Networks) -> Scores:
-    from remime.cli.faces import Faces
+    from remime.faces.stream import Faces
     from remime.metrics.scorer import score_videos
     from remime.progress import Progress
 

@@ -23,6 +23,7 @@ from remime.metrics.registry import IMAGE, METRICS, SIGNALS
 Image = NDArray[np.uint8]
 BATCH = 16
 
+_INVERSION = ("csim_inversion", "inversion_csim")
 CROSS = tuple(name for name in METRICS if name not in IMAGE)
 SELF = tuple(METRICS)
 
@@ -280,6 +281,19 @@ def score_videos(
     _motion(own, made, metrics, frames, clips)
     _identity(made, target, inversion, networks, metrics, frames, clips)
     return Scores(_rows(metrics, frames, clips, networks), own, made, missing)
+
+
+def lost_rows(metrics: Sequence[str], names: Mapping[str, str], frames: int) -> list[dict[str, Any]]:
+    """The rows of a pair of which there is no video: no value, and nothing covered.
+
+    Args:
+        metrics: names; those that take an inversion are left out.
+        names: as in ``Networks``.
+        frames: driving frames of the pair.
+    """
+    found = {name: (float("nan"), 0) for name in metrics if name not in _INVERSION}
+    found |= {"coverage": (0.0, frames)} if "coverage" in found else {}
+    return _rows(metrics, {}, found, Networks(names=names))
 
 
 def _motion(

@@ -58,6 +58,7 @@ def intervals(
     points: Mapping[str, Sequence[float]],
     label: str,
     ceiling: float | None = None,
+    labels: Sequence[str] = (),
 ) -> Figure:
     """One metric: a line a model with its mean and interval, and a faint dot for each video.
 
@@ -66,6 +67,7 @@ def intervals(
         points: the values of single videos by model.
         label: of the axis.
         ceiling: a value that nothing can pass, drawn as a line.
+        labels: what the lines are called, if not by their models.
     """
     figure = Figure(figsize=(6.4, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -83,7 +85,7 @@ def intervals(
     if ceiling is not None:
         axes.axvline(ceiling, color=GREY, linestyle="--", linewidth=1)
         axes.text(ceiling, -0.62, "inversion ", ha="right", va="bottom", fontsize=8)
-    axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
+    axes.set_yticks(range(len(rows)), list(labels) or [row["model"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.65)
     axes.set_xlabel(label)
     axes.grid(axis="y", visible=False)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
@@ -16,6 +17,17 @@ from remime.tables import concat, read_table
 
 CEILING = "inversion:"
 """Rows of the summary whose model starts with this hold what an inverter alone reaches."""
+
+
+def title(model: str, models: Mapping[str, Mapping[str, Any]]) -> str:
+    """What tables, pictures and plots call a model: its name, or an external system's title, marked as such.
+
+    Args:
+        model: its name in the configuration.
+        models: name → entry; that of an external system has the key ``external``.
+    """
+    external = models.get(model, {}).get("external")
+    return model if external is None else f"{external} (external)"
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,23 @@ class Value:
     networks: str
     value: float
     n: int
+    frames: int
+
+
+class Lost(NamedTuple):
+    """What there is not of an external system's video.
+
+    Args:
+        model, pair: whose.
+        status: other than ok where there is no usable video at all.
+        detail: what is known about it.
+        frames: driving frames for which there is none.
+    """
+
+    model: str
+    pair: str
+    status: str
+    detail: str
     frames: int
 
 
@@ -115,6 +144,28 @@ def read_values(benchmark: Benchmark, models: Iterable[str]) -> list[Value]:
         ]
     _check(benchmark, values)
     return sorted(values, key=lambda v: (v.pair, list(METRICS).index(v.metric)))
+
+
+def read_lost(benchmark: Benchmark, models: Mapping[str, Mapping[str, Any]]) -> list[Lost]:
+    """What is missing of the videos of those external systems that take part."""
+    taking = [
+        m for m in models if "external" in models[m] and (not benchmark.models or m in benchmark.models)
+    ]
+    found = []
+    for model in taking:
+        for name, pair in benchmark.pairs().items():
+            path = benchmark.video(model, pair, ".json")
+            try:
+                note = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    path, f"cannot be read ({error})", "delete its folder and run again"
+                ) from None
+            lost = note["status"] != "ok"
+            if lost or note["missing"]:
+                frames = pair["frames"] if lost else len(note["missing"])
+                found.append(Lost(model, name, note["status"], note["detail"], frames))
+    return found
 
 
 def _value(

@@ -38,7 +38,8 @@ def summarise(
                 continue
             chosen = [v for v in values if v.model == model and v.metric == name]
             if chosen:
-                rows.append(_row(benchmark, model, chosen, [v.driving for v in chosen], resampling))
+                row = _row(benchmark, model, chosen, [v.driving for v in chosen], resampling)
+                rows.append({**row, "external": "external" in models[model]})
     for inverter in dict.fromkeys(str(entry.get("inverter", "")) for entry in models.values()):
         users = [name for name, entry in models.items() if str(entry.get("inverter", "")) == inverter]
         chosen = list(
@@ -69,6 +70,7 @@ def _row(
         "clips": len({clip for clip, number in zip(clips, numbers, strict=True) if np.isfinite(number)}),
         "coverage": float(np.mean(shares)) if shares and metric.counts_frames else None,
         "networks": values[0].networks,
+        "external": False,
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remime.metrics.registry import IMAGE, METRICS, SIGNALS, TABLE1
-from remime.reporting.results import CEILING
+from remime.reporting.results import CEILING, Lost, title
 from remime.reporting.summary import Difference
 
 PUBLISHED = {
@@ -104,7 +104,7 @@ def table1(rows: Rows, models: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for model, entry in models.items():
         printed = published_row(entry)
-        line = [escape(model) + (f" ({printed})" if printed else "")]
+        line = [escape(title(model, models)) + (f" ({printed})" if printed else "")]
         for i, text in enumerate(_cells(rows, model, TABLE1)):
             line += [text, f"{PUBLISHED[printed][i]:.3f}" if printed else "–"]
         lines.append(line + _cells(rows, model, ["csim_inversion"]) + _support(rows, model))
@@ -117,22 +117,27 @@ def table1(rows: Rows, models: Mapping[str, Mapping[str, Any]]) -> str:
     return table(header, lines)
 
 
-def detail(rows: Rows, models: Sequence[str], names: Sequence[str]) -> str:
+def detail(rows: Rows, models: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
     """A table of any metrics, as far as they were computed."""
     there = {row["metric"] for row in rows}
     names = [name for name in names if name in there]
-    lines = [[escape(model), *_cells(rows, model, names), *_support(rows, model)] for model in models]
+    lines = [
+        [escape(title(model, models)), *_cells(rows, model, names), *_support(rows, model)]
+        for model in models
+    ]
     return table(["Method", *map(_title, names), "clips", "coverage"], lines)
 
 
-def difference_table(found: Sequence[Difference], baseline: str) -> str:
+def difference_table(
+    found: Sequence[Difference], models: Mapping[str, Mapping[str, Any]], baseline: str
+) -> str:
     """Paired differences to the baseline."""
     lines = []
     for d in found:
         low, high = (None if number != number else number for number in d.interval[1:])
         text = cell({"value": d.interval.value, "low": low, "high": high}, METRICS[d.metric].digits)
-        title = _title(d.metric)
-        lines.append([f"{escape(d.model)}, {title}", text, d.verdict, str(d.pairs)])
+        metric = _title(d.metric)
+        lines.append([f"{escape(title(d.model, models))}, {metric}", text, d.verdict, str(d.pairs)])
     return table([f"Model − {escape(baseline)}", "difference", "verdict", "pairs"], lines)
 
 
@@ -148,6 +153,28 @@ show the order of magnitude and the order of the methods; they are not to be met
 with: {networks}."""
 
 
+EXTERNAL = """\
+Methods marked *external* are other people's systems; their videos were rendered outside of this workflow.
+They have no inversion, so there is no "ID to the inversion". A pair without a usable video has no values;
+its frames count as not covered."""
+_MOST_LOST = 20
+
+
+def lost_table(lost: Sequence[Lost], models: Mapping[str, Mapping[str, Any]]) -> str:
+    """The pairs of which an external system has no video, or not all frames; the first of each system."""
+    lines = []
+    for model in dict.fromkeys(each.model for each in lost):
+        own = [each for each in lost if each.model == model]
+        name = escape(title(model, models))
+        lines += [
+            [name, escape(e.pair), e.status, str(e.frames), escape(e.detail) or "–"] for e in own[:_MOST_LOST]
+        ]
+        if rest := own[_MOST_LOST:]:
+            frames = str(sum(e.frames for e in rest))
+            lines.append([name, f"and {len(rest)} more pairs", "–", frames, "–"])
+    return table(["Method", "pair", "status", "frames missing", "detail"], lines)
+
+
 def note(rows: Rows, level: float) -> str:
     """What stands below the tables."""
     networks = sorted({part for row in rows for part in row["networks"].split(", ") if part})
@@ -161,6 +188,7 @@ def benchmark_section(
     models: Mapping[str, Mapping[str, Any]],
     found: Sequence[Difference],
     baseline: str,
+    lost: Sequence[Lost] = (),
 ) -> str:
     """All tables of one benchmark."""
     kind = "Cross-reenactment" if protocol == "cross" else "Self-reenactment"
@@ -168,9 +196,13 @@ def benchmark_section(
     if protocol == "cross":
         parts += ["### Table 1 of P1", table1(rows, models)]
     else:
-        parts += ["### Against the driving frames", detail(rows, list(models), IMAGE)]
-    parts += ["### Motion and identity", detail(rows, list(models), MOTION)]
-    parts += ["### Landmark signals", detail(rows, list(models), PARTS)]
+        parts += ["### Against the driving frames", detail(rows, models, IMAGE)]
+    parts += ["### Motion and identity", detail(rows, models, MOTION)]
+    parts += ["### Landmark signals", detail(rows, models, PARTS)]
     if found:
-        parts += [f"### Paired differences to {escape(baseline)}", difference_table(found, baseline)]
+        parts += [f"### Paired differences to {escape(baseline)}", difference_table(found, models, baseline)]
+    if any("external" in entry for entry in models.values()):
+        parts += [EXTERNAL]
+    if lost:
+        parts += ["### Missing videos and frames of external systems", lost_table(lost, models)]
     return "\n\n".join(parts)

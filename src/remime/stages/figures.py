@@ -19,7 +19,7 @@ from remime.metrics.registry import METRICS, SIGNALS
 from remime.progress import Progress
 from remime.reporting import plots
 from remime.reporting.folders import atomic_folder
-from remime.reporting.results import CEILING, Benchmark, Value, benchmarks, read_values
+from remime.reporting.results import CEILING, Benchmark, Value, benchmarks, read_values, title
 from remime.stages import entry, stage_parser
 from remime.tables import read_table
 
@@ -33,6 +33,9 @@ _DRAWN = tuple(
 )
 
 
+Models = Mapping[str, Mapping[str, Any]]
+
+
 class Plot(NamedTuple):
     """A figure with its file's name and its caption."""
 
@@ -42,7 +45,11 @@ class Plot(NamedTuple):
 
 
 def metric_plots(
-    benchmark: Benchmark, rows: Sequence[Mapping[str, Any]], values: Sequence[Value], level: float
+    benchmark: Benchmark,
+    rows: Sequence[Mapping[str, Any]],
+    values: Sequence[Value],
+    models: Models,
+    level: float,
 ) -> Iterator[Plot]:
     """A plot for each metric of a benchmark."""
     own = [row for row in rows if row["benchmark"] == benchmark.name]
@@ -57,9 +64,9 @@ def metric_plots(
         for v in values:
             if v.metric == name and np.isfinite(v.value):
                 points[v.model].append(v.value)
-        figure = plots.intervals(
-            shown, points, label, max(ceilings, default=None) if name == "csim" else None
-        )
+        ceiling = max(ceilings, default=None) if name == "csim" else None
+        labels = [title(row["model"], models) for row in shown]
+        figure = plots.intervals(shown, points, label, ceiling, labels)
         clips = max(row["clips"] for row in shown)
         caption = (
             f"{benchmark.name}: {metric.title}. {metric.description} Discs: means over videos; bars: "
@@ -84,7 +91,7 @@ def training_plot(path: Path) -> Plot | None:
     return Plot(f"training_{model}", caption, plots.curves(history))
 
 
-def motion_plot(benchmark: Benchmark, models: Sequence[str]) -> Plot | None:
+def motion_plot(benchmark: Benchmark, models: Models) -> Plot | None:
     """Yaw, pitch and mouth of the benchmark's longest video, driving against generated."""
     pairs = sorted(benchmark.pairs().values(), key=lambda pair: (-pair["frames"], pair["pair"]))
     pair = next(iter(pairs), None)
@@ -96,7 +103,9 @@ def motion_plot(benchmark: Benchmark, models: Sequence[str]) -> Plot | None:
         if not path.exists():
             continue
         with np.load(path) as features:
-            for side, name in (("driving", "driving"), ("generated", model)):
+            # A pair without a video has no features.
+            sides = (("driving", "driving"), ("generated", title(model, models)))
+            for side, name in sides if f"{pair['pair']}/driving_pose" in features else ():
                 angles = features[f"{pair['pair']}/{side}_pose"]
                 points = features[f"{pair['pair']}/{side}_landmarks"]
                 lines["yaw (°)"][name], lines["pitch (°)"][name] = angles[:, 0], angles[:, 1]
@@ -162,8 +171,8 @@ def _all(
     )
     for benchmark in benchmarks(folders, options["protocols"]):
         values = read_values(benchmark, models)
-        yield from metric_plots(benchmark, rows, values, options["confidence"])
-        yield motion_plot(benchmark, list(dict.fromkeys(v.model for v in values)))
+        yield from metric_plots(benchmark, rows, values, options["models"], options["confidence"])
+        yield motion_plot(benchmark, {v.model: options["models"].get(v.model, {}) for v in values})
     for path in histories:
         yield training_plot(path)
     if speeds is not None and speeds.is_dir():

@@ -6,7 +6,6 @@ added clips displace few of the pairs there were.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from remime.errors import InputError
-from remime.shards import shard_name, stable_hash
+from remime.shards import batch_of, file_name, stable_hash
 from remime.stages import Dataset, add_datasets, entry, stage_parser
 from remime.tables import read_table, write_table
 
@@ -32,7 +31,6 @@ OPTIONS: dict[str, Any] = {
     "batches": 1,
     "seed": 0,
 }
-_MAX_NAME = 160
 
 
 @dataclass(frozen=True)
@@ -115,21 +113,17 @@ def _target_frame(target: Clip, options: Mapping[str, Any]) -> int:
 
 def pair_name(driving: Clip, target: Clip, frame: int) -> str:
     """A name that is unique, safe in file names and no longer than 160 bytes."""
-    text = f"{driving.key}--{target.key.lstrip('/')}--{frame}"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
-    # The cleaned name alone may stand for two pairs, so a digest follows it.
-    return f"{name[: _MAX_NAME - 9]}-{stable_hash(text) & 0xFFFFFFFF:08x}"
+    return file_name(f"{driving.key}--{target.key.lstrip('/')}--{frame}")
 
 
 def _row(driving: Clip, target: Clip, options: Mapping[str, Any]) -> dict[str, Any]:
     frame = _target_frame(target, options)
     name = pair_name(driving, target, frame)
     limit = options["max_frames"] or driving.frames
-    batch = stable_hash(name, salt="batch:") % options["batches"]
     return {
         "pair": name,
         "protocol": options["protocol"],
-        "batch": shard_name(batch, options["batches"]),
+        "batch": batch_of(name, options["batches"]),
         "driving_dataset": driving.dataset,
         "driving_clip": driving.clip,
         "driving_identity": driving.identity,

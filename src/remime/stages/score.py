@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from remime import video
-from remime.archive import AlignedReader, options_digest, parts_directory
+from remime.archive import options_digest, parts_directory
 from remime.devices import compute_device
 from remime.errors import InputError
 from remime.files import atomic
@@ -26,8 +27,10 @@ from remime.metrics.scorer import (
     Networks,
     Scores,
     load_networks,
+    lost_rows,
     score_videos,
 )
+from remime.pairs import Clips
 from remime.progress import Progress
 from remime.stages import Dataset, add_datasets, entry, stage_parser
 from remime.tables import read_table, write_table
@@ -57,29 +60,11 @@ def wanted(protocol: str, names: Sequence[str]) -> list[str]:
     return [name for name in fitting if not names or name in names or name == "coverage"]
 
 
-class _Driving:
-    """Frames of driving clips, and what was already measured on them."""
+class _Measured:
+    """What was already measured on driving clips."""
 
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
-        self._datasets = {dataset.name: dataset for dataset in datasets}
-        self._readers: dict[Path, AlignedReader] = {}
+    def __init__(self) -> None:
         self._measures: dict[tuple[str, str, int], Measures] = {}
-
-    def frames(self, pair: Mapping[str, Any]) -> Iterator[NDArray[np.uint8]]:
-        """The aligned driving frames of a pair, decoded one by one."""
-        name = pair["driving_dataset"]
-        if name not in self._datasets:
-            raise InputError("--datasets", f"the pairs use {name!r}, which is not given", "name its folder")
-        path = self._datasets[name].aligned(pair["driving_shard"])
-        reader = self._readers.setdefault(path, AlignedReader(path))
-        entry_ = reader.by_id.get(pair["driving_clip"])
-        if entry_ is None or entry_.count < pair["frames"]:
-            found = "no such clip" if entry_ is None else f"{entry_.count} frames of it"
-            raise InputError(
-                path, f"{pair['frames']} frames of {pair['driving_clip']} are needed, there is {found}",
-                "run plan again",
-            )  # fmt: skip
-        return (reader.frame(row) for row in entry_.rows[: pair["frames"]])
 
     def measures(self, pair: Mapping[str, Any]) -> Measures | None:
         return self._measures.get(self._key(pair))
@@ -149,12 +134,28 @@ def _features(scores: Scores) -> dict[str, NDArray]:
 
 
 def pair_files(folder: Path, pair: str) -> dict[str, Path]:
-    """What ``reenact`` wrote for a pair."""
+    """What ``reenact`` or ``external`` wrote for a pair; an external system has no inversion."""
     return {
         "video": folder / f"{pair}.mp4",
         "target": folder / f"{pair}.target.png",
         "inversion": folder / f"{pair}.inversion.png",
+        "note": folder / f"{pair}.json",
     }
+
+
+def _note(path: Path) -> dict[str, Any]:
+    """What the stage that made a video says about it; nothing where it says nothing."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"cannot be read ({error})", "delete its folder and run again") from None
+
+
+def _without(frames: Iterator[video.Frame], missing: Collection[int]) -> Iterator[NDArray[np.uint8] | None]:
+    """The frames' images; None where a frame only fills the place of one that is missing."""
+    return (None if frame.index in missing else frame.image for frame in frames)
 
 
 class _Job:
@@ -168,7 +169,8 @@ class _Job:
         options: Mapping[str, Any],
         networks: Networks | None,
     ) -> None:
-        self._driving, self._videos, self._options = _Driving(datasets), videos, options
+        self._clips, self._measured = Clips(datasets), _Measured()
+        self._videos, self._options = videos, options
         self._networks: dict[str, Networks] = {}
         self._given = networks
         self._metrics = {name: wanted(name, options["metrics"]) for name in ("cross", "self")}
@@ -179,28 +181,38 @@ class _Job:
     def score(self, pair: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, NDArray]]:
         """The rows and features of a pair, from its part where there is one."""
         files = pair_files(self._videos, pair["pair"])
+        note = _note(files["note"])
+        if note.get("status", "ok") != "ok":
+            print(f"{pair['pair']}: {note['status']}: {note.get('detail', '')}")
+            return self._lost(pair), {}
         for name in ("video", "target"):
             if not files[name].exists():
                 raise InputError(files[name], "does not exist", "run reenact for this model and batch")
         part = self.parts.load(pair, list(files.values()))
         if part is None:
-            scores = self._measure(pair, files)
+            scores = self._measure(pair, files, note.get("missing", ()))
             if scores.missing:
                 print(f"{files['video']}: {scores.missing} of {pair['frames']} frames are missing")
             part = scores.rows, _features(scores)
             self.parts.save(pair, list(files.values()), *part)
         return part
 
-    def _measure(self, pair: Mapping[str, Any], files: Mapping[str, Path]) -> Scores:
+    def _lost(self, pair: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of a pair without a video: it covers nothing, and nothing else is known of it."""
+        names = self._load(pair["protocol"]).names
+        return lost_rows(self._metrics[pair["protocol"]], names, pair["frames"])
+
+    def _measure(self, pair: Mapping[str, Any], files: Mapping[str, Path], missing: Sequence[int]) -> Scores:
         protocol = pair["protocol"]
-        known = self._driving.measures(pair)
+        known = self._measured.measures(pair)
         blind = known is not None and protocol == "cross"
-        frames = iter([None] * pair["frames"]) if blind else self._driving.frames(pair)
+        driving = self._clips.driving(pair)
+        frames = iter([None] * pair["frames"]) if blind else driving.frames()
         inversion = _still(files["inversion"]) if files["inversion"].exists() else None
         with closing(video.read(files["video"])) as stream:
             scores = score_videos(
                 frames,
-                (frame.image for frame in stream),
+                _without(stream, frozenset(missing)),
                 _still(files["target"]),
                 inversion,
                 networks=self._load(protocol),
@@ -208,7 +220,7 @@ class _Job:
                 driving_measures=known,
                 batch=self._options["batch"],
             )
-        self._driving.keep(pair, scores.driving)
+        self._measured.keep(pair, scores.driving)
         return scores
 
     def _load(self, protocol: str) -> Networks:
@@ -238,7 +250,7 @@ def run(
         pairs: the table of pairs.
         batch: which of its batches.
         datasets: where driving clips lie.
-        videos: the folder that ``reenact`` wrote for this model and batch.
+        videos: the folder that ``reenact`` or ``external`` wrote for this model and batch.
         output: the table of scores.
         features: what the networks saw, for metrics to come: ``{pair}/{side}_{pose|landmarks|embeddings}``.
         options: ``OPTIONS`` with the values of the configuration.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remime import video
-from remime.archive import AlignedReader
 from remime.errors import InputError
 from remime.files import write_text
+from remime.pairs import Clips, Driving, Pair
 from remime.progress import track
 from remime.reporting import pictures
 from remime.reporting.folders import atomic_folder
-from remime.reporting.results import Benchmark
+from remime.reporting.results import Benchmark, title
 from remime.stages import Dataset, add_datasets, entry, stage_parser
 from remime.tables import read_table
 from remime.versions import __version__
@@ -28,48 +28,51 @@ from remime.versions import __version__
 OPTIONS: dict[str, Any] = {"models": {}, "videos": 4, "identities": 4, "motions": 4, "resolution": 256}
 
 _COLUMNS = 4
-Pair = Mapping[str, Any]
 
 
 class _Source:
-    """Driving frames, target frames and generated frames of a benchmark's pairs."""
+    """Driving frames, target frames and generated frames of a benchmark's pairs.
 
-    def __init__(self, benchmark: Benchmark, datasets: Sequence[Dataset]) -> None:
+    Args:
+        benchmark: whose they are.
+        datasets: where driving clips lie.
+        models: name → entry; of an external system videos may be missing.
+    """
+
+    def __init__(
+        self, benchmark: Benchmark, datasets: Sequence[Dataset], models: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         self.benchmark = benchmark
-        self._datasets = {dataset.name: dataset for dataset in datasets}
+        self._clips, self._models = Clips(datasets), models
 
-    def _reader(self, pair: Pair) -> AlignedReader:
-        name = pair["driving_dataset"]
-        if name not in self._datasets:
-            raise InputError("--datasets", f"the pairs use {name!r}, which is not given", "name its folder")
-        return AlignedReader(self._datasets[name].aligned(pair["driving_shard"]))
+    def driving(self, pair: Pair) -> Driving:
+        """What drives: a shard, its rows, its fps."""
+        return self._clips.driving(pair)
 
-    def driving(self, pair: Pair) -> tuple[AlignedReader, range, float]:
-        """The shard of the driving clip, its rows as far as they drive, and its fps."""
-        reader = self._reader(pair)
-        clip = reader.by_id.get(pair["driving_clip"])
-        if clip is None:
-            raise InputError(reader.path, f"there is no clip {pair['driving_clip']!r}", "run plan again")
-        return reader, clip.rows[: pair["frames"]], clip.fps
+    def label(self, model: str) -> str:
+        """What pictures call a model."""
+        return title(model, self._models)
 
     def target(self, model: str, pair: Pair) -> NDArray[np.uint8]:
         path = self.benchmark.video(model, pair, ".target.png")
         return next(iter(video.read(path))).image
 
-    def generated(self, model: str, pair: Pair) -> video.FrameStream:
-        return video.read(self.benchmark.video(model, pair))
+    def generated(self, model: str, pair: Pair) -> Generator[video.Frame]:
+        """The frames of a generated video; none where an external system has no video of this pair."""
+        path = self.benchmark.video(model, pair)
+        if "external" in self._models[model] and not path.exists():
+            return
+        with closing(video.read(path)) as stream:
+            yield from stream
 
     def generated_frames(
         self, model: str, pair: Pair, wanted: Sequence[int]
     ) -> list[NDArray[np.uint8] | None]:
         """Some frames of a generated video; None behind its end."""
         found: dict[int, NDArray[np.uint8]] = {}
-        with closing(self.generated(model, pair)) as stream:
-            for frame in stream:
-                if frame.index in wanted:
-                    found[frame.index] = frame.image
-                if frame.index >= max(wanted):
-                    break
+        for frame in islice(self.generated(model, pair), max(wanted) + 1):
+            if frame.index in wanted:
+                found[frame.index] = frame.image
         return [found.get(index) for index in wanted]
 
 
@@ -172,7 +175,9 @@ def figure4(source: _Source, pairs: Sequence[Pair], models: Sequence[str], size:
             ("driving", reader.frame(rows[frame])),
             ("target", source.target(models[0], pair)),
         ]
-        column += [(model, source.generated_frames(model, pair, [frame])[0]) for model in models]
+        column += [
+            (source.label(model), source.generated_frames(model, pair, [frame])[0]) for model in models
+        ]
         columns.append([pictures.tile(image, size, text) for text, image in column])
     tiles = [tile for row in zip(*columns, strict=True) for tile in row]
     return pictures.sheet(tiles, len(columns))
@@ -188,12 +193,14 @@ def _side_by_side(
     # At most four in a row, rows of equal length: a page is not wide enough for more.
     columns = -(-count // -(-count // _COLUMNS))
     with ExitStack() as stack:
-        streams = [stack.enter_context(closing(source.generated(model, pair))) for model in models]
+        streams = [source.generated(model, pair) for model in models]
+        for stream in streams:
+            stack.callback(stream.close)
         for row in rows:
             images = [next(stream, None) for stream in streams]
             tiles = [pictures.tile(reader.frame(row), size, "driving"), target]
             tiles += [
-                pictures.tile(None if frame is None else frame.image, size, model)
+                pictures.tile(None if frame is None else frame.image, size, source.label(model))
                 for frame, model in zip(images, models, strict=True)
             ]
             yield pictures.sheet(tiles, columns)
@@ -204,7 +211,8 @@ def write_comparison(source: _Source, pair: Pair, models: Sequence[str], path: P
     _, _, fps = source.driving(pair)
     frames = _side_by_side(source, pair, models, size)
     first = next(frames)
-    note = {"remime": __version__, "pair": pair["pair"], "tiles": ["driving", "target", *models]}
+    tiles = ["driving", "target", *map(source.label, models)]
+    note = {"remime": __version__, "pair": pair["pair"], "tiles": tiles}
     with video.Writer(path, fps, first.shape[1::-1], metadata=note, crf=21) as writer:
         for image in track(chain([first], frames), f"sheet {pair['pair']}", pair["frames"], "frames"):
             writer.write(image)
@@ -219,10 +227,11 @@ def _write(
 ) -> Iterator[tuple[str, str]]:
     """Write one file after the other and yield its name and caption."""
     models, size = list(options["models"]), int(options["resolution"])
+    labels = ", ".join(map(source.label, models))
     for pair in varied(rows, options["videos"]):
         name = f"{pair['pair']}.mp4"
         write_comparison(source, pair, models, work / name, size)
-        yield name, f"{_caption(pair)}: driving, target, {', '.join(models)}."
+        yield name, f"{_caption(pair)}: driving, target, {labels}."
     shown = varied(rows, options["identities"])
     pictures.write_png(work / "methods.png", figure4(source, shown, models, size))
     yield "methods.png", "As P1's Figure 4: driving frame, target, and the result of each model."
@@ -231,7 +240,8 @@ def _write(
         return
     for model in models:
         pictures.write_png(work / f"grid_{model}.png", figure3(source, grid, model, options["motions"], size))
-        yield f"grid_{model}.png", f"As P1's Figure 3, {model}: targets above, driving frames on the left."
+        caption = f"As P1's Figure 3, {source.label(model)}: targets above, driving frames on the left."
+        yield f"grid_{model}.png", caption
 
 
 def run(
@@ -258,7 +268,7 @@ def run(
         raise InputError(
             pairs, f"{len(rows)} pairs and {len(options['models'])} models", "one of each is needed at least"
         )
-    source = _Source(Benchmark(folder, rows[0]["protocol"], 1), datasets)
+    source = _Source(Benchmark(folder, rows[0]["protocol"], 1), datasets, options["models"])
     captions: dict[str, str] = {}
     with atomic_folder(output) as work:
         for name, caption in _write(source, rows, options, work):

@@ -12,7 +12,7 @@ from remime.errors import InputError
 from remime.files import write_text
 from remime.metrics.registry import IMAGE, TABLE1
 from remime.reporting import text
-from remime.reporting.results import Benchmark, Value, benchmarks, read_values
+from remime.reporting.results import Benchmark, Value, benchmarks, read_lost, read_values
 from remime.reporting.summary import Resampling, differences, summarise
 from remime.stages import entry, stage_parser
 from remime.tables import SCHEMAS, write_table
@@ -51,7 +51,8 @@ def _section(
     models = {name: entry for name, entry in options["models"].items() if name in present}
     base = baseline(models)
     found = differences(values, list(models), base, _COMPARED, resampling)
-    return text.benchmark_section(benchmark.name, benchmark.protocol, rows, models, found, base)
+    lost = read_lost(benchmark, options["models"])
+    return text.benchmark_section(benchmark.name, benchmark.protocol, rows, models, found, base, lost)
 
 
 def run(folders: Sequence[Path], output: Path, table: Path, tables: Path, options: Mapping[str, Any]) -> int:

@@ -200,7 +200,7 @@ class FakeEngine:
 
 def film(tmp_path, monkeypatch, found, spare=True, **changes):
     """The numbers on the frames of a film whose driving video has faces in ``found`` of its 10 frames."""
-    from remime.cli.faces import Faces, Moment
+    from remime.faces.stream import Faces, Moment
 
     class Stub(Faces):
         def __next__(self):

@@ -7,8 +7,8 @@ import pytest
 
 from remime import video
 from remime.cli import score
-from remime.cli.faces import Moment
 from remime.cli.score import Matched
+from remime.faces.stream import Moment
 from remime.metrics.scorer import CROSS, SELF
 from tests import clips
 from tests.evaluation import NETWORKS, frame, motion

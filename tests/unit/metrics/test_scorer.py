@@ -5,9 +5,9 @@ import pytest
 
 from remime.errors import InputError
 from remime.metrics import METRICS
-from remime.metrics.scorer import CROSS, SELF, load_networks, score_videos
+from remime.metrics.scorer import CROSS, SELF, load_networks, lost_rows, score_videos
 from tests import clips
-from tests.evaluation import NETWORKS, Fake, face, frame, generate, motion
+from tests.evaluation import NAMES, NETWORKS, Fake, face, frame, generate, motion
 
 PAIR = {"driving_clip": "a", "driving_identity": "ann", "target_identity": "bob", "frames": 30}
 DRIVING = [frame(y, p, 60) for y, p in motion("a", 30)]
@@ -175,3 +175,12 @@ def test_real_networks_know_a_face_from_none(weights):
     assert max(frames["lpips"][:4]) < 1e-5 < 0.3 < frames["lpips"][4]
     roll = scores.driving.pose[:, 2]
     assert np.all(np.diff(roll) > 0) or np.all(np.diff(roll) < 0)
+
+
+def test_a_lost_pair_covers_nothing_and_has_no_values():
+    rows = {row["metric"]: row for row in lost_rows(SELF, NAMES, 30)}
+    assert set(rows) == set(SELF) - {"csim_inversion", "inversion_csim"}
+    assert (rows["coverage"]["value"], rows["coverage"]["n"]) == (0, 30)
+    assert all((row["value"], row["n"]) == (None, 0) for name, row in rows.items() if name != "coverage")
+    assert rows["csim"]["networks"] == "i-net"
+    assert [row["metric"] for row in lost_rows(["csim"], NAMES, 30)] == ["csim"]

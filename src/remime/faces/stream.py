@@ -1,9 +1,9 @@
-"""Aligned faces of the files that a user names, as streams."""
+"""Aligned faces of any video or image, as streams, and streams matched in time."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from remime.video import Frame
 Image = NDArray[np.uint8]
 
 SIZE = 256  # height and width of aligned frames: what encoders and metrics look at
+LARGEST = AlignOptions(size=SIZE, policy="largest")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Faces(Iterator[Moment]):
     Args:
         path: the file.
         aligned: its frames are FFHQ crops already and are taken as they are.
-        size: of the aligned frames; those that are aligned already keep theirs.
+        options: how to align, following one face at a time; frames that are aligned already keep their size.
 
     Raises:
         VideoError: the file cannot be read.
@@ -57,7 +58,7 @@ class Faces(Iterator[Moment]):
         WeightsError: the landmarks' weights are missing.
     """
 
-    def __init__(self, path: Path, aligned: bool = False, size: int = SIZE) -> None:
+    def __init__(self, path: Path, aligned: bool = False, options: AlignOptions = LARGEST) -> None:
         self.path = path
         self.found = self.missing = 0
         self.too_small = False
@@ -70,7 +71,6 @@ class Faces(Iterator[Moment]):
                 "leave off --aligned, so that its faces are aligned now",
             )
         self._times: deque[float] = deque()
-        options = AlignOptions(size=size, policy="largest")
         self._stream = self._as_they_are() if aligned else self._align(options)
 
     def __next__(self) -> Moment:
@@ -78,6 +78,11 @@ class Faces(Iterator[Moment]):
 
     def __iter__(self) -> Self:
         return self
+
+    @property
+    def failed(self) -> int:
+        """Frames that could not be decoded so far."""
+        return self._source.failed
 
     @property
     def expected(self) -> int | None:
@@ -140,3 +145,24 @@ def first_face(path: Path, aligned: bool = False) -> Image:
             if moment.image is not None:
                 return moment.image
         raise faces.no_face()
+
+
+def nearest(moments: Iterator[Moment], times: Iterable[float], period: float) -> Iterator[Image | None]:
+    """The frame that is nearest in time to each of some times; it ends where the video does.
+
+    Args:
+        moments: the video's frames in order.
+        times: seconds, ascending; each is read when its frame is asked for.
+        period: seconds from one frame of the video to the next, for most of which the last one is valid.
+    """
+    current, following = next(moments, None), next(moments, None)
+    for time in times:
+        while (
+            current is not None
+            and following is not None
+            and abs(following.time - time) <= abs(current.time - time)
+        ):
+            current, following = following, next(moments, None)
+        if current is None or (following is None and time > current.time + 0.75 * period):
+            return
+        yield current.image

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from remime.cli import faces
-from remime.cli.faces import Faces, first_face
 from remime.errors import InputError
+from remime.faces import stream as faces
+from remime.faces.stream import Faces, first_face
 from tests import clips
 
 
@@ -96,3 +96,11 @@ def test_no_face(tmp_path, dlib):
         first_face(tmp_path / "a.png")
     with pytest.raises(InputError, match="no face was found in 3 frames"):
         first_face(clips.encode(tmp_path / "a.mp4", clips.no_face(3)))
+
+
+def test_each_time_gets_the_nearest_frame_until_the_video_ends():
+    images = [np.full((1, 1, 3), i, np.uint8) for i in range(4)]
+    moments = [faces.Moment(i, i / 10, image) for i, image in enumerate(images)]
+    found = faces.nearest(iter(moments), [0.0, 0.04, 0.06, 0.2, 0.3, 0.37, 0.38, 0.9], 0.1)
+    assert [int(image.max()) for image in found] == [0, 0, 1, 2, 3, 3]
+    assert list(faces.nearest(iter([]), [0.0], 0.1)) == []
