@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 _LAST_LINES = 20
+# How processes end that lost another one, or that the launcher ended for that: by the signal, or heeding it.
+_CONSEQUENCES = (PeerLostError.exit_code, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 class ProcessesFailedError(RemimeError):
@@ -112,7 +114,7 @@ def _root(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
     """The failure that was not caused by another one."""
 
     def consequence(rank: int) -> tuple[bool, int]:
-        return failures[rank].exitcode in (PeerLostError.exit_code, -signal.SIGTERM), rank
+        return failures[rank].exitcode in _CONSEQUENCES, rank
 
     rank = min(failures, key=consequence)
     return rank, failures[rank]
