@@ -128,8 +128,8 @@ def _report(rank: int, processes: int, failure: ProcessFailure, logs: Path) -> s
     who = f"process {rank + 1} of {processes} of this training"
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
-        why = "memory ran out, or somebody killed it" if name == "SIGKILL" else "see above"
-        return f"{who} was ended by {name} ({why})\n  run again: training goes on from the last checkpoint"
+        why = " (memory ran out, or somebody killed it)" if name == "SIGKILL" else ""
+        return f"{who} was ended by {name}{why}\n  run again: training goes on from the last checkpoint"
     if Path(failure.error_file).is_file():  # from run_launched
         return f"{who} failed\n  " + failure.message.replace("\n", "\n  ")
     return f"{who} failed" + (_said(rank, logs) or " (see above)")

@@ -171,7 +171,7 @@ def test_no_process_outlives_its_launcher(tmp_path):
     [([143, -9], 1), ([3, 2], 1), ([-15, 1], 1), ([2, 2], 0), ([1, 3, 143], 0), ([3, 3], 0)],
 )
 def test_the_cause_is_told_from_its_consequences(codes, first):
-    """Which process is blamed, by the exit codes of all; more than one may have ended before anybody looks."""
+    """Which process is blamed, by the exit codes of those that have ended before anybody looks."""
     failures = {rank: SimpleNamespace(exitcode=code) for rank, code in enumerate(codes)}
     assert _root(failures) == (first, failures[first])
 
