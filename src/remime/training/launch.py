@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 _LAST_LINES = 20
+# How processes end that lost another one, or that the launcher ended for that: by the signal, or heeding it.
+_CONSEQUENCES = (PeerLostError.exit_code, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 class ProcessesFailedError(RemimeError):
@@ -112,7 +114,7 @@ def _root(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
     """The failure that was not caused by another one."""
 
     def consequence(rank: int) -> tuple[bool, int]:
-        return failures[rank].exitcode in (PeerLostError.exit_code, -signal.SIGTERM), rank
+        return failures[rank].exitcode in _CONSEQUENCES, rank
 
     rank = min(failures, key=consequence)
     return rank, failures[rank]
@@ -126,8 +128,8 @@ def _report(rank: int, processes: int, failure: ProcessFailure, logs: Path) -> s
     who = f"process {rank + 1} of {processes} of this training"
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
-        why = "memory ran out, or somebody killed it" if name == "SIGKILL" else "see above"
-        return f"{who} was ended by {name} ({why})\n  run again: training goes on from the last checkpoint"
+        why = " (memory ran out, or somebody killed it)" if name == "SIGKILL" else ""
+        return f"{who} was ended by {name}{why}\n  run again: training goes on from the last checkpoint"
     if Path(failure.error_file).is_file():  # from run_launched
         return f"{who} failed\n  " + failure.message.replace("\n", "\n  ")
     return f"{who} failed" + (_said(rank, logs) or " (see above)")

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from remime.training.launch import _root
 from remime.training.loop import train
 from remime.training.processes import Processes
 from tests import tiny
@@ -162,6 +164,16 @@ def test_no_process_outlives_its_launcher(tmp_path):
     code, _ = run(tmp_path, "--processes", 2, "--harm", "orphan", 1, 3)
     assert code == -signal.SIGKILL
     assert_ended(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("codes", "first"),
+    [([143, -9], 1), ([3, 2], 1), ([-15, 1], 1), ([2, 2], 0), ([1, 3, 143], 0), ([3, 3], 0)],
+)
+def test_the_cause_is_told_from_its_consequences(codes, first):
+    """Which process is blamed, by the exit codes of those that have ended before anybody looks."""
+    failures = {rank: SimpleNamespace(exitcode=code) for rank, code in enumerate(codes)}
+    assert _root(failures) == (first, failures[first])
 
 
 def test_termination_ends_all(tmp_path):
