@@ -107,9 +107,9 @@ def inspect_all(names: Sequence[str] | None, deep: bool) -> list[Found]:
     from remime import weights
     from remime.weights.importing import imported
 
-    folder = weights.weights_dir()
-    own = [name for name in imported(folder) if not names or name in names]
-    rows = _chosen(names, list(weights.read_registry()), own)
+    folder, known = weights.weights_dir(), weights.read_registry()
+    own = [name for name in imported(folder) if name not in known and (not names or name in names)]
+    rows = _chosen(names, list(known), own)
     return [inspect(entry, folder, deep) for entry in rows] + [
         inspect_imported(name, folder, deep) for name in own
     ]
@@ -120,9 +120,9 @@ def mend(names: Sequence[str]) -> list[str]:
     from remime import weights
 
     known = weights.read_registry()
-    rows = [name for name in names if name in known]
+    rows = [name for name in names if name in known and not known[name].by_hand]
     commands = [f"remime weights fetch {' '.join(rows)}"] if rows else []
-    return commands + [f"remime weights import FILE --name {name}" for name in names if name not in known]
+    return commands + [f"remime weights import FILE --name {name}" for name in names if name not in rows]
 
 
 @app.command("fetch")

@@ -7,6 +7,7 @@ import torch
 
 from remime import weights as store
 from remime.cli import networks
+from remime.errors import WeightsError
 
 from ..weights import official
 
@@ -136,3 +137,23 @@ def test_import_refuses_with_a_message_and_code_2(remime, nothing, tmp_path):
         assert (code, out) == (2, "")
         assert told in err
     assert not nothing.exists()
+
+
+def test_commands_take_imported_generators_and_judge_their_terms(remime, nothing, tmp_path):
+    ensure_all = networks.ensure_all
+    path = official.nvidia_pickle(tmp_path / "ffhq.pkl", official.nvidia_generator(8))
+    assert remime("weights", "import", path, "--name", "stylegan2-mine").code == 0
+    assert ensure_all(["stylegan2-mine"]) == [nothing / "stylegan2-mine.safetensors"]
+    with pytest.raises(WeightsError, match="'stylegan2-mine' are refused by licence: research"):
+        ensure_all(["stylegan2-mine"], "research")
+    with pytest.raises(WeightsError, match="remime weights import FILE --name stylegan2-ffhq-1024"):
+        ensure_all(["stylegan2-ffhq-1024"])
+    assert remime("weights", "import", path, "--name", "stylegan2-ffhq-1024").code == 0
+    assert ensure_all(["stylegan2-ffhq-1024"], "research") == [nothing / "stylegan2-ffhq-1024.safetensors"]
+    assert remime("weights", "verify", "stylegan2-ffhq-1024").out == "stylegan2-ffhq-1024: verified\n"
+    rows = json.loads(remime("weights", "list", "--json").out)
+    (row,) = (row for row in rows if row["name"] == "stylegan2-ffhq-1024")
+    assert (row["state"], row["terms"]) == ("present", "noncommercial")
+    code, _, err = remime("weights", "verify", "hopenet")
+    assert code == 1
+    assert "remime weights import FILE --name hopenet" in err

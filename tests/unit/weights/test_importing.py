@@ -25,7 +25,8 @@ from remime.generators import load_generator
 from remime.generators.base import estimate_mean_latent
 from remime.generators.stylegan2 import StyleGAN2
 from remime.methods import imported_method, load_method
-from remime.models import save_model
+from remime.models import load_model, save_model
+from remime.stages import train
 from remime.weights import ensure, load, store, stylegan2, unpickle, verify
 from remime.weights.importing import import_file, imported, verify_imported
 from remime.weights.recognise import recognise
@@ -326,6 +327,32 @@ class TestMapping:
         expected = official.run_p1(content["state_dict"], latent, frame)
         torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
         assert expected.std() > 0.1
+
+    def test_the_stage_train_takes_it_as_a_start(self, tmp_path, folder, content):
+        import_file(official.save(tmp_path / "best_model.pt", content), "p1")
+        import_file(official.nvidia_pickle(tmp_path / "g.pkl", official.nvidia_generator(8)), "stylegan2-p1")
+        options = {
+            "kind": "method",
+            "method": "mapping",
+            "preset": "paper",
+            "generator": "stylegan2-p1",
+            "steps": 0,
+        }
+        paths = [tmp_path / name for name in ("m.safetensors", "history.parquet", "card.md", "state")]
+        train.run("mapping", *paths, options, init=folder / "p1.safetensors")
+        made = load_model(paths[0], "method").tensors
+        names = {k.replace("method.map.", "mapping_net.") for k in made}
+        assert "mapping_net.linear_relu.0.weight" in names
+        weight = content["state_dict"]["mapping_net.linear_relu.0.weight"]
+        assert torch.equal(made["method.map.linear_relu.0.weight"], weight)
+        assert "Imported from best_model.pt" in paths[2].read_text()
+        with pytest.raises(InputError, match="'p1' is mapping"):
+            train.run(
+                "psp",
+                *paths,
+                {**options, "kind": "inverter", "method": "psp"},
+                init=folder / "p1.safetensors",
+            )
 
     def test_a_generator_that_was_trained_along_comes_with_it(self, tmp_path, folder, content):
         import_file(official.save(tmp_path / "best_model.pt", content), "gen")
