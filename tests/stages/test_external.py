@@ -102,9 +102,10 @@ def first_pair(world):
     return max(read_pairs(world[1]), key=lambda pair: pair["frames"])
 
 
+# The workflow hands over names in the order of the alphabet.
 MODELS = {
-    "ours": {"method": "linear", "inverter": "psp"},
     "copy": {"external": "Copy"},
+    "ours": {"method": "linear", "inverter": "psp"},
     "still": {"external": "Still | picture"},
 }
 
@@ -137,6 +138,9 @@ class TestTables:
         assert ("ours", "csim_inversion") in index
         assert not any(metric == "csim_inversion" for name, metric in index if name != "ours")
         assert not any(name.startswith("inversion:") and row["external"] for (name, _), row in index.items())
+        table = text.split("### Table 1 of P1\n\n")[1].split("\n\n")[0].splitlines()[2:5]
+        firsts = [line.split(" | ")[0] for line in table]
+        assert firsts == ["| ours (Base pSp)", "| Copy (external)", "| Still \\| picture (external)"]
         row = next(line for line in text.splitlines() if line.startswith("| Copy (external)"))
         assert row.count("|") == 11
         assert "| Still \\| picture (external), Pose" in text

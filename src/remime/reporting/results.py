@@ -30,6 +30,11 @@ def title(model: str, models: Mapping[str, Mapping[str, Any]]) -> str:
     return model if external is None else f"{external} (external)"
 
 
+def ours_first(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The same entries, those of external systems behind our models."""
+    return dict(sorted(models.items(), key=lambda item: "external" in item[1]))
+
+
 @dataclass(frozen=True)
 class Value:
     """One metric of one generated video.

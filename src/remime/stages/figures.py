@@ -19,7 +19,7 @@ from remime.metrics.registry import METRICS, SIGNALS
 from remime.progress import Progress
 from remime.reporting import plots
 from remime.reporting.folders import atomic_folder
-from remime.reporting.results import CEILING, Benchmark, Value, benchmarks, read_values, title
+from remime.reporting.results import CEILING, Benchmark, Value, benchmarks, ours_first, read_values, title
 from remime.stages import entry, stage_parser
 from remime.tables import read_table
 
@@ -198,6 +198,7 @@ def run(
         options: ``OPTIONS`` with the values of the configuration.
     """
     options = {**OPTIONS, **options}
+    options["models"] = ours_first(options["models"])
     if folders and not options["protocols"]:
         raise InputError("figures: protocols", "is empty", "name the benchmarks' protocols")
     captions: dict[str, str] = {}

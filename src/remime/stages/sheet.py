@@ -20,7 +20,7 @@ from remime.pairs import Clips, Driving, Pair
 from remime.progress import track
 from remime.reporting import pictures
 from remime.reporting.folders import atomic_folder
-from remime.reporting.results import Benchmark, title
+from remime.reporting.results import Benchmark, ours_first, title
 from remime.stages import Dataset, add_datasets, entry, stage_parser
 from remime.tables import read_table
 from remime.versions import __version__
@@ -260,6 +260,7 @@ def run(
         InputError: no model, no pair, or a video that is missing.
     """
     options = {**OPTIONS, **options}
+    options["models"] = ours_first(options["models"])
     for key, least in {"videos": 0, "identities": 1, "motions": 1, "resolution": 32}.items():
         if options[key] < least:
             raise InputError(f"sheet: {key}", f"{options[key]}", f"{least} or more")

@@ -12,7 +12,7 @@ from remime.errors import InputError
 from remime.files import write_text
 from remime.metrics.registry import IMAGE, TABLE1
 from remime.reporting import text
-from remime.reporting.results import Benchmark, Value, benchmarks, read_lost, read_values
+from remime.reporting.results import Benchmark, Value, benchmarks, ours_first, read_lost, read_values
 from remime.reporting.summary import Resampling, differences, summarise
 from remime.stages import entry, stage_parser
 from remime.tables import SCHEMAS, write_table
@@ -69,6 +69,7 @@ def run(folders: Sequence[Path], output: Path, table: Path, tables: Path, option
         InputError: no model, or scores that are missing.
     """
     options = {**OPTIONS, **options}
+    options["models"] = ours_first(options["models"])
     if not options["models"]:
         raise InputError("summarize: models", "is empty", "name the models whose scores are to be gathered")
     resampling = Resampling(options["bootstrap"], options["confidence"], options["seed"])
