@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -183,6 +184,8 @@ def test_killed_training_ends_with_the_same_losses(run, monkeypatch, options, ta
     resumed, other = run("cut", options)
     assert steps == [2]
     assert all(torch.equal(whole.tensors[k], resumed.tensors[k]) for k in whole.tensors)
+    assert {**whole.meta, "name": ""} == {**resumed.meta, "name": ""}
+    assert re.search(r"hardware: CPU .*, \d+ min\n", (other / "card.md").read_text())
     rows = [
         read_table(f / "history.parquet", "history").drop(["seconds"]).to_pylist() for f in (folder, other)
     ]

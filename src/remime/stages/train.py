@@ -103,7 +103,6 @@ def _fit_directions(o: dict[str, Any], state: Path, description: dict[str, Any])
             "best_step": 0,
             "seed": o["seed"],
             "hardware": str(device),
-            "seconds": 0,
             "options": {k: o[k] for k in ("pool", "size")},
             "metrics": {f"correlation_{k}": round(v, 3) for k, v in correlation.items()},
             "remime": __version__,
@@ -201,7 +200,8 @@ def run(
             tensors = factorise(tensors, o["rank"])
     save_model(output, tensors, description, half)
     write_table(history, "history", rows, model=name)
-    write_text(card, render_card(description) + ending)
+    seconds = max((row["seconds"] for row in rows), default=None)
+    write_text(card, render_card(description, seconds) + ending)
     shutil.rmtree(state, ignore_errors=True)
     return description
 
@@ -274,7 +274,6 @@ def _train(
         "best_step": result.step,
         "seed": o["seed"],
         "hardware": f"{processes.count} × {hardware}" if processes.count > 1 else hardware,
-        "seconds": round(max((r["seconds"] for r in result.history), default=0.0)),
         "options": {k: v for k, v in o.items() if k not in _STRUCTURE},
         "metrics": {k: round(v, 5) for k, v in result.metrics.items()},
         "structure": task.structure(result.step),
@@ -308,8 +307,14 @@ def _initialise(module: Any, start: Any) -> None:
     module.load_state_dict({**own, **{k: v for k, v in start.tensors.items() if k in own}})
 
 
-def render_card(description: Mapping[str, Any]) -> str:
-    """A model card in Markdown: what it is, and every training run that led to it."""
+def render_card(description: Mapping[str, Any], seconds: float | None = None) -> str:
+    """A model card in Markdown: what it is, and every training run that led to it.
+
+    Args:
+        description: the model's.
+        seconds: how long the last run took. The model does not tell, so that equal runs make equal files.
+    """
+    runs = description["training"]
     lines = [
         f"# {description['name']}",
         "",
@@ -321,15 +326,17 @@ def render_card(description: Mapping[str, Any]) -> str:
     if imported := description.get("imported"):
         files = ", ".join(f"{file} (sha256 {digest})" for file, digest in imported["files"].items())
         lines += [f"Imported from {files}. Terms: {imported['terms']}.", ""]
-    elif not description["training"]:
+    elif not runs:
         lines.append("Not trained: its weights are random.")
-    for number, note in enumerate(description["training"], 1):
+    for number, note in enumerate(runs, 1):
+        # Models of earlier versions do tell.
+        took = seconds if number == len(runs) and seconds is not None else note.get("seconds")
         lines += [
             f"## Training run {number}",
             "",
             f"- data: {', '.join(note['datasets']) or 'generator samples'}",
             f"- steps: {note['steps']} (kept: step {note['best_step']}), seed {note['seed']}",
-            f"- hardware: {note['hardware']}, {note['seconds'] / 60:.0f} min",
+            f"- hardware: {note['hardware']}" + (f", {took / 60:.0f} min" if took is not None else ""),
             "- validation: " + ", ".join(f"{k} {v:.4g}" for k, v in note["metrics"].items()),
             "- options: " + ", ".join(f"{k} {v}" for k, v in sorted(note["options"].items())),
             "",
