@@ -72,8 +72,7 @@ def row(count: int, folder: Path) -> str:
     for path in (results / "shards", results):
         for file in path.glob("**/*.*"):
             file.unlink()
-    arguments = ["--cores", "2", "--dry-run", "--quiet", "all"]
-    plan = measured([sys.executable, "-m", "snakemake", *arguments], folder)
+    plan = measured([sys.executable, "-m", "snakemake", "--dag", "dot", "--", "all"], folder)
     jobs = sum(project.plan().values())
     figures = [
         f"{count:,}",
@@ -89,7 +88,7 @@ def row(count: int, folder: Path) -> str:
 
 
 def main() -> None:
-    print("| clips | `manifest` | `split` | listing | plan, with listing | jobs |\n|---|---|---|---|---|---|")
+    print("| clips | `manifest` | `split` | listing | DAG, with listing | jobs |\n|---|---|---|---|---|---|")
     for count in [int(text) for text in sys.argv[1:]] or COUNTS:
         with tempfile.TemporaryDirectory() as folder:
             print(row(count, Path(folder)), flush=True)
