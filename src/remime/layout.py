@@ -129,9 +129,9 @@ def tree_digest(folder: str | Path) -> str:
     digest of an empty one; saying what is wrong with it is the source's business.
     """
     digest = hashlib.blake2b(digest_size=16)
-    # Stamps are smaller than what they are made of, which counts with a million files.
-    for path, stamp in sorted((path, file_stamp(stat)) for path, stat in _files(os.fspath(folder))):
-        digest.update(os.fsencode(f"{path}\0{stamp}\0"))
+    # One string a file: a million pairs would keep the garbage collector busy, and take more memory.
+    for line in sorted(f"{path}\0{file_stamp(stat)}\0" for path, stat in _files(os.fspath(folder))):
+        digest.update(os.fsencode(line))
     return digest.hexdigest()
 
 
