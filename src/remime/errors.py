@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class RemimeError(Exception):
@@ -42,6 +42,22 @@ class WeightsError(RemimeError):
 
 class VersionError(RemimeError):
     """A file was written by another version of its stage; it is never misread."""
+
+
+def refuse_unknown(branch: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that do not exist.
+
+    Args:
+        branch: of the configuration, for the message.
+        keys: those that are given.
+        known: those that exist.
+
+    Raises:
+        InputError: there is an unknown one; it names the first.
+    """
+    known = list(known)
+    if unknown := next((key for key in keys if key not in known), None):
+        raise InputError(f"{branch}: {unknown}", "is not an option", f"known are {', '.join(known)}")
 
 
 def shape_error(name: str, expected: str, actual: Sequence[int]) -> ValueError:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from remime.errors import ConfigError, InputError, RemimeError, VersionError, WeightsError, shape_error
+from remime.errors import (
+    ConfigError,
+    InputError,
+    RemimeError,
+    VersionError,
+    WeightsError,
+    refuse_unknown,
+    shape_error,
+)
 
 
 def test_an_input_error_names_the_thing_the_problem_and_the_fix() -> None:
@@ -39,3 +47,9 @@ def test_a_shape_error_names_both_shapes() -> None:
         str(shape_error("w", "[B, 16, 512]", (2, 18, 512)))
         == "w: expected shape [B, 16, 512], got (2, 18, 512)"
     )
+
+
+def test_unknown_options_are_refused_by_name() -> None:
+    refuse_unknown("align", ["size"], ("size", "policy"))
+    with pytest.raises(InputError, match="align: sise: is not an option\n  known are size, policy"):
+        refuse_unknown("align", {"size": 1, "sise": 2}, ("size", "policy"))

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from remime.errors import InputError
+from remime.errors import InputError, refuse_unknown
 from remime.faces import alignment
 from remime.faces.landmarks import Face, FaceTracker, main_face
 from remime.video import Frame
@@ -46,10 +46,7 @@ class AlignOptions:
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> AlignOptions:
         """From the configuration's branch; InputError names an unknown key or a wrong policy."""
-        known = [field.name for field in fields(cls)]
-        for key in options:
-            if key not in known:
-                raise InputError(f"align: {key}", "is not an option", f"known are {', '.join(known)}")
+        refuse_unknown("align", options, [field.name for field in fields(cls)])
         parsed = cls(**options)
         if parsed.policy not in POLICIES:
             raise InputError("align: policy", f"is {parsed.policy!r}", f"one of {', '.join(POLICIES)}")

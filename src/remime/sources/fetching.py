@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
-from remime.errors import InputError
+from remime.errors import InputError, refuse_unknown
 from remime.sources import ClipError
 from remime.sources.parts import Part, Range, copy_parts, load_parts, note_parts
 from remime.sources.remote import Pieces, RemoteFile
@@ -118,9 +118,7 @@ class Transport:
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Transport:
         """From a branch of the configuration; InputError names an unknown key."""
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(options) - set(known)):
-            raise InputError(f"download: {unknown[0]}", "is not an option", f"known are {', '.join(known)}")
+        refuse_unknown("download", options, [field.name for field in fields(cls)])
         return cls(**options)
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from remime.archive import AlignedReader, ClipEntry, Parts
-from remime.errors import InputError
+from remime.errors import InputError, refuse_unknown
 from remime.files import sha256
 from remime.progress import Progress
 from remime.stages import entry, stage_parser
@@ -151,9 +151,7 @@ def run(aligned: Path, output: Path, state: Path, options: Mapping[str, Any]) ->
         InputError: the shard is missing or damaged, or an option is unknown.
         WeightsError: weights are missing.
     """
-    unknown = sorted(set(options) - set(OPTIONS))
-    if unknown:
-        raise InputError(f"measure: {unknown[0]}", "is not an option", f"known are {', '.join(OPTIONS)}")
+    refuse_unknown("measure", options, OPTIONS)
     o = {**OPTIONS, **options}
     if o["mesh"] not in MESHES:
         raise InputError("measure: mesh", f"is {o['mesh']!r}", f"one of {', '.join(MESHES)}")

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from remime.errors import InputError
+from remime.errors import refuse_unknown
 from remime.stages import entry, stage_parser
 from remime.tables import read_table, write_table
 
@@ -38,10 +38,7 @@ class SelectOptions:
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> SelectOptions:
         """From the configuration's branch; InputError names an unknown key."""
-        known = [field.name for field in fields(cls)]
-        for key in options:
-            if key not in known:
-                raise InputError(f"select: {key}", "is not an option", f"known are {', '.join(known)}")
+        refuse_unknown("select", options, [field.name for field in fields(cls)])
         return cls(**options)
 
 
