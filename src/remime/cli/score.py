@@ -137,9 +137,11 @@ def run(request: Request) -> dict[str, Any]:
         InputError: something in the request cannot be used.
         WeightsError: a network is missing and cannot be fetched.
     """
+    from remime.runtime import keep_opencv_to_one_thread
     from remime.tables import write_table
 
     check(request)
+    keep_opencv_to_one_thread()
     device = inputs.device_of(request.device)
     needed = [name for name in networks.SCORE if name != networks.LPIPS or request.same_person]
     generator = ["mobile-ffhq"] if inputs.random_seed(request.target) is not None else []

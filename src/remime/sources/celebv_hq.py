@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 from remime.errors import InputError
 from remime.sources import Listing, Problem, download
-from remime.sources.annotations import YOUTUBE_ID, Annotation, Name, checked_box, checked_times, local_clips
+from remime.sources.annotations import YOUTUBE_ID, Annotation, Name, checked_box, checked_times
 
 collector = download.collector
 LAYOUTS = "YOUTUBEID_N.mp4 (such as M2Ohb0FAaJU_1.mp4)"
@@ -34,7 +34,7 @@ _PIECE = 1 << 20
 
 
 def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
-    """The clips of CelebV-HQ on this disk, one identity per video of YouTube.
+    """The clips of CelebV-HQ, one identity per video of YouTube.
 
     Args:
         name: the dataset's name; not used.
@@ -44,9 +44,7 @@ def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
     Raises:
         InputError: nothing usable is there, or the metadata does not fit.
     """
-    if options.get("mode") == "download":
-        return download.clips(options, read_metadata(Path(options["metadata"])), "head")
-    return local_clips(options, identify, read_metadata, LAYOUTS)
+    return download.published(options, identify, read_metadata, LAYOUTS, "head")
 
 
 def identify(path: PurePath) -> Name | None:

@@ -1,4 +1,4 @@
-"""Published datasets from the web: their clips by their metadata, and the collector that downloads them.
+"""Published datasets: their clips by their metadata, and the collector that downloads them.
 
 The parts of a video that its clips need are fetched once (:mod:`remime.sources.fetching`), the clips are cut
 from them (:mod:`remime.sources.cutting`), and the parts are removed when all clips are there.
@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from remime.errors import InputError, RemimeError
 from remime.files import write_text
 from remime.shards import split_of
 from remime.sources import Clip, Collector, Listing, Make, Problem
-from remime.sources.annotations import Annotation
+from remime.sources.annotations import Annotation, Name, local_clips
 from remime.sources.cutting import Cut, cut_clip, part_of
 from remime.sources.fetching import Fetcher, FetchError, Transport
 from remime.sources.parts import Part, merged
@@ -27,6 +27,28 @@ from remime.sources.parts import Part, merged
 # So many videos one after the other that cannot be had for reasons that pass are no matter of the videos.
 _IN_A_ROW = 5
 DEFAULTS: dict[str, Any] = {"height": 1080, "min_height": 240, "max_seconds": 0.0}
+
+
+def published(
+    options: Mapping[str, Any],
+    identify: Callable[[PurePath], Name | None],
+    read_metadata: Callable[[Path], Iterable[Annotation | Problem]],
+    layouts: str,
+    margin: str,
+) -> Listing:
+    """The clips of a published dataset in its ``mode``: to be downloaded, or on a disk.
+
+    Args:
+        options: ``mode``, ``path``, ``metadata``, ``terms``, ``seed`` and ``download`` of the configuration.
+        identify, read_metadata, layouts: see :func:`~remime.sources.annotations.local_clips`.
+        margin: see :func:`clips`.
+
+    Raises:
+        InputError: nothing usable is there, or the metadata does not fit.
+    """
+    if options.get("mode") == "download":
+        return clips(options, read_metadata(Path(options["metadata"])), margin)
+    return local_clips(options, identify, read_metadata, layouts)
 
 
 def clips(options: Mapping[str, Any], entries: Iterable[Annotation | Problem], margin: str) -> Listing:

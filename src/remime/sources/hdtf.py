@@ -33,7 +33,6 @@ from remime.sources.annotations import (
     Name,
     checked_box,
     checked_times,
-    local_clips,
     number,
     read_lines,
     whole,
@@ -58,7 +57,7 @@ class _Entry:
 
 
 def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
-    """The clips of HDTF on this disk.
+    """The clips of HDTF.
 
     Args:
         name: the dataset's name; not used.
@@ -69,9 +68,7 @@ def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
     Raises:
         InputError: nothing usable is there, or the metadata does not fit.
     """
-    if options.get("mode") == "download":
-        return download.clips(options, read_metadata(Path(options["metadata"])), "head")
-    return local_clips(options, identify, read_metadata, LAYOUTS)
+    return download.published(options, identify, read_metadata, LAYOUTS, "head")
 
 
 def identify(path: PurePath) -> Name | None:

@@ -32,7 +32,6 @@ from remime.sources.annotations import (
     Name,
     checked_box,
     checked_times,
-    local_clips,
     number,
     read_lines,
     whole,
@@ -91,11 +90,9 @@ def clips(options: Mapping[str, Any], *, lines: int) -> Listing:
             :class:`~remime.sources.annotations.Annotation`.
 
     Raises:
-        InputError: see :func:`~remime.sources.annotations.local_clips`.
+        InputError: see :func:`~remime.sources.download.published`.
     """
-    if options.get("mode") == "download":
-        return download.clips(options, read_metadata(Path(options["metadata"]), lines=lines), "face")
-    return local_clips(options, identify, partial(read_metadata, lines=lines), LAYOUTS)
+    return download.published(options, identify, partial(read_metadata, lines=lines), LAYOUTS, "face")
 
 
 def read_metadata(path: Path, *, lines: int) -> Iterator[Annotation | Problem]:

@@ -17,7 +17,7 @@ collector = download.collector
 
 
 def clips(name: str, options: dict[str, Any], table: Path | None) -> Listing:
-    """The clips of VoxCeleb 1 on this disk, one identity per official person.
+    """The clips of VoxCeleb 1, one identity per official person.
 
     Args:
         name: the dataset's name; not used.

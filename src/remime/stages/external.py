@@ -33,6 +33,7 @@ from remime.layout import file_stamp, rendered
 from remime.metrics.image import resize
 from remime.pairs import Clips, Pair
 from remime.progress import Progress
+from remime.runtime import keep_opencv_to_one_thread
 from remime.stages import Dataset, add_datasets, entry, stage_parser
 from remime.tables import read_table
 from remime.versions import STAGES, __version__
@@ -215,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=Path, required=True, help=text)
     parser.add_argument("--batch", required=True, help="name of the batch")
     a = parser.parse_args(argv)
+    keep_opencv_to_one_thread()
     outcomes = run(a.pairs, a.batch, a.datasets, a.folder, a.output, a.state, a.options)
     for pair, outcome in outcomes.items():
         if outcome.detail:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,11 @@ from tests.unit.training.team_tasks import train_all
 ROOT = Path(__file__).resolve().parents[3]
 # In float64 sums in another order differ by about 1e-16 of their terms, and 20 steps do not blow that up.
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def saved(path: Path) -> Any:
+    """What a process left."""
+    return torch.load(path, weights_only=True)
 
 
 def start(folder, *arguments, threads=4):
@@ -83,7 +89,7 @@ def together(tmp_path_factory):
 
 
 def test_two_processes_have_the_losses_of_one(alone, together):
-    result = torch.load(together / "result-0.pt")
+    result = saved(together / "result-0.pt")
     assert_close(result["history"], rows_of(alone))
     assert result["step"] == alone.step
     assert result["tensors"].keys() == alone.tensors.keys()
@@ -101,18 +107,18 @@ def test_the_toy_would_notice(alone):
 
 
 def test_all_processes_have_the_same_model(together):
-    first, second = (torch.load(together / f"result-{rank}.pt")["module"] for rank in (0, 1))
+    first, second = (saved(together / f"result-{rank}.pt")["module"] for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_only_the_first_process_writes_and_reports(together):
     assert [f.name for f in (together / "state").iterdir()] == ["checkpoint.pt"]
-    second = torch.load(together / "result-1.pt")
+    second = saved(together / "result-1.pt")
     assert not [h for h in second["history"] if h[1] == "val"]
 
 
 def test_threads_are_divided(together):
-    assert [torch.load(together / f"threads-{rank}.pt")["threads"] for rank in (0, 1)] == [2, 2]
+    assert [saved(together / f"threads-{rank}.pt")["threads"] for rank in (0, 1)] == [2, 2]
 
 
 def test_killed_and_resumed_with_another_number_of_processes(tmp_path, alone):
@@ -196,7 +202,7 @@ def test_tasks_have_the_losses_of_one_process(tmp_path, weights):
     command = [sys.executable, "-m", "tests.unit.training.team_tasks", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    together = torch.load(tmp_path / "histories.pt")
+    together = saved(tmp_path / "histories.pt")
     for name, history in alone.items():
         assert [h[:3] for h in history] == [h[:3] for h in together[name]]
         for (step, split, figure, value), (*_, other) in zip(history, together[name], strict=True):
