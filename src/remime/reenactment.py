@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from remime import yuv
 from remime.encoders.restyle import Inverter, fit
 from remime.generators.base import Generator
 from remime.methods import Driving, Identity, Method
@@ -18,6 +19,7 @@ from remime.training.data import to_image, to_tensor
 
 FLIPS = 16  # frames per clip whose mirror images are inverted for the mean latent of the linear baseline
 RANDOM_TRUNCATION = 0.7
+_LEVELS = {"rgb24": to_image, "yuv420p": yuv.from_tensor}
 SIZE = 256  # at least this large is the image from which a method reads a target
 
 
@@ -61,14 +63,24 @@ class Reenactor:
         method: moves.
         resolution: height and width of the output; decoded at the next resolution that the generator has.
         batch: frames per pass through the method.
+        pixel_format: of the frames that come out: ``rgb24``, uint8 [resolution, resolution, 3], or
+            ``yuv420p``, uint8 [3 resolution / 2, resolution] (``remime.yuv``).
     """
 
-    def __init__(self, generator: Generator, method: Method, resolution: int, batch: int = 8) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        method: Method,
+        resolution: int,
+        batch: int = 8,
+        pixel_format: str = "rgb24",
+    ) -> None:
         self.generator, self.method, self.resolution, self.batch = generator, method, resolution, batch
         self.device = generator.mean_latent.device
         self.decode_at = generator.decode_resolution(resolution)
         # One image at a time is fastest on a CPU; a GPU wants the whole batch.
         self.decode_batch = batch if self.device.type == "cuda" else 1
+        self._levels = _LEVELS[pixel_format]
 
     @torch.inference_mode()
     def identify(self, latent: Tensor) -> Identity:
@@ -78,10 +90,10 @@ class Reenactor:
 
     @torch.inference_mode()
     def decode(self, w_plus: Tensor) -> Iterator[NDArray[np.uint8]]:
-        """Frames uint8 [resolution, resolution, 3] of W+ [B, rows, 512]."""
+        """Frames of W+ [B, rows, 512]."""
         for part in w_plus.split(self.decode_batch):
             images = fit(self.generator.synthesize(part, resolution=self.decode_at), self.resolution)
-            yield from to_image(images)
+            yield from self._levels(images)
 
     def frames(
         self,

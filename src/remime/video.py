@@ -52,6 +52,14 @@ OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 _COPIED_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 # The default conversion is 1.3 levels too dark on average, and more with every generation of a video.
 _EXACT_COLOURS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# What a written file says of its colours.
+_COLOURS = {
+    "range": "tv",
+    "colorspace": "bt709",
+    "color_primaries": "bt709",
+    "color_trc": "bt709",
+    "chroma_location": "center",
+}
 _TIME_TOLERANCE = 1e-6
 _MAX_SIDE = 16384
 
@@ -481,6 +489,8 @@ class Writer:
         metadata: JSON values that say where the video comes from; kept in the tag ``comment``.
         crf: constant rate factor of x264, lower is better.
         preset: speed preset of x264.
+        pixel_format: what ``write`` is given: ``rgb24`` or ``yuv420p`` (``remime.yuv``; even sizes only).
+        threads: of x264, or None for one and a half per core.
 
     Raises:
         RemimeError: ffmpeg failed, or no frame was written.
@@ -497,15 +507,24 @@ class Writer:
         metadata: Mapping[str, Any] | None = None,
         crf: int = 18,
         preset: str = "superfast",
+        pixel_format: str = "rgb24",
+        threads: int | None = None,
     ) -> None:
         if not 0 < fps <= 1000:
             raise ValueError(f"fps: {fps} is not in (0, 1000]")
+        width, height = size
+        shapes = {"rgb24": (height, width, 3), "yuv420p": (height * 3 // 2, width)}
+        if pixel_format not in shapes:
+            raise ValueError(f"pixel_format: {pixel_format!r} is none of {', '.join(shapes)}")
+        if pixel_format == "yuv420p" and (width % 2 or height % 2):
+            raise ValueError(f"size: {width}x{height} is odd, yuv420p needs even sides")
         self.path, self.fps, self.size = Path(path), fps, size
         self.count = 0
         self._audio = (Path(audio_from), audio_start) if audio_from is not None else None
         self._audio_duration = audio_duration
         self._metadata = dict(metadata or {})
-        self._crf, self._preset = crf, preset
+        self._crf, self._preset, self._threads = crf, preset, threads
+        self._pixel_format, self._shape = pixel_format, shapes[pixel_format]
         self._last: NDArray[np.uint8] | None = None
         self._stack = ExitStack()
 
@@ -513,20 +532,26 @@ class Writer:
         width, height = (side + side % 2 for side in self.size)
         rate = Fraction(self.fps).limit_denominator(1001)
         frames = ffmpeg.input(
-            "pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=f"{rate}"
+            "pipe:0",
+            format="rawvideo",
+            pix_fmt=self._pixel_format,
+            s=f"{width}x{height}",
+            framerate=f"{rate}",
         )
-        streams = [frames.video.filter("scale", out_color_matrix="bt709", out_range="tv")]
+        picture = frames.video
+        if self._pixel_format == "rgb24":
+            picture = picture.filter("scale", out_color_matrix="bt709", out_range="tv")
+        streams = [picture.filter("setparams", **_COLOURS)]
         options: dict[str, Any] = {
             "vcodec": "libx264",
             "pix_fmt": "yuv420p",
             "crf": self._crf,
             "preset": self._preset,
-            "colorspace": "bt709",
-            "color_primaries": "bt709",
-            "color_trc": "bt709",
             "movflags": "+faststart",
             "metadata": f"comment={json.dumps(self._metadata, sort_keys=True)}",
         }
+        if self._threads is not None:
+            options["threads"] = self._threads
         if self._audio is not None:
             streams += self._sound(options)
         graph = ffmpeg.output(*streams, _url(output), **options).global_args("-nostats", "-loglevel", "error")
@@ -562,15 +587,13 @@ class Writer:
         return self
 
     def write(self, image: NDArray[np.uint8], time: float | None = None) -> None:
-        """Append a frame ``[H, W, 3]`` uint8 RGB.
+        """Append a frame, uint8 ``[H, W, 3]`` RGB or ``[3 H / 2, W]`` yuv420p.
 
         With ``time`` (seconds since the first frame) frames of a variable rate keep their moments: the
         previous frame is repeated, or this one replaces it, as the constant rate needs.
         """
-        if image.shape != (self.size[1], self.size[0], 3) or image.dtype != np.uint8:
-            raise ValueError(
-                f"image: expected uint8 ({self.size[1]}, {self.size[0]}, 3), got {image.dtype} {image.shape}"
-            )
+        if image.shape != self._shape or image.dtype != np.uint8:
+            raise ValueError(f"image: expected uint8 {self._shape}, got {image.dtype} {image.shape}")
         slot = self.count if time is None else round(time * self.fps)
         while self._last is not None and self.count < slot:
             self._send(self._last)
@@ -579,7 +602,7 @@ class Writer:
         self._last = image
 
     def _send(self, image: NDArray[np.uint8]) -> None:
-        height, width = image.shape[:2]
+        width, height = self.size
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         assert self._process.stdin is not None

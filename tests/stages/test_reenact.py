@@ -95,7 +95,7 @@ def frames_of(path):
 def assert_alike(path, expected):
     """A video holds these frames, compressed as ``Writer`` does."""
     other = path.with_suffix(".expected.mp4")
-    with video.Writer(other, 25, (32, 32)) as writer:
+    with video.Writer(other, 25, (32, 32), pixel_format="yuv420p") as writer:
         for frame in expected:
             writer.write(frame)
     actual, wanted = frames_of(path).astype(float), frames_of(other)
@@ -113,7 +113,7 @@ def test_linear_videos_follow_the_equation(world):
     )  # the first frame was not kept, so it is inverted now
     means = mean_latent(inverter, a_images, a[1:]), mean_latent(inverter, b_images, b[1:])
     method = load_method(OPTIONS, None, tiny.generator())
-    reenactor = Reenactor(tiny.generator(), method, 32)
+    reenactor = Reenactor(tiny.generator(), method, 32, pixel_format="yuv420p")
     expected = reenactor.frames(reenactor.identify(means[1]), a_images, known, Driving(means[0]))
     assert_alike(output / "pair-0.mp4", expected)
 
@@ -168,7 +168,7 @@ def test_mapping_videos_follow_the_method(world, model):
     output = world.run("mapping", model, method="mapping")
     method = load_method({"method": "mapping"}, model, tiny.generator())
     images, _ = world.clip("eve-1")
-    reenactor = Reenactor(tiny.generator(), method, 32)
+    reenactor = Reenactor(tiny.generator(), method, 32, pixel_format="yuv420p")
     identity = reenactor.identify(world.clip("fox-1")[1][2])
     assert_alike(output / "pair-0.mp4", reenactor.frames(identity, images))
 

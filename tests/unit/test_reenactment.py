@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from remime import reenactment
+from remime import reenactment, yuv
 from remime.methods import Driving
 from remime.methods.base import Identity, Method
 from remime.methods.linear import Linear
@@ -78,6 +78,15 @@ def test_one_frame_out_for_each_in(generator, n, batch):
         levels = to_tensor(frames).mean((1, 2, 3))
         truth = expected(generator, levels[:, None, None].expand(-1, tiny.ROWS, 512))
         assert np.abs(np.stack(out).astype(int) - truth).max() <= 1
+
+
+def test_frames_as_a_video_holds_them(generator):
+    method, frames = Bright(), pictures(3)
+    identity = method.identify(torch.zeros(tiny.ROWS, 512), IMAGE)
+    out = Reenactor(generator, method, 32, 2, "yuv420p").frames(identity, frames)
+    levels = to_tensor(frames).mean((1, 2, 3))[:, None, None].expand(-1, tiny.ROWS, 512)
+    truth = np.concatenate([yuv.from_tensor(generator.synthesize(w)) for w in levels.split(1)])
+    assert np.abs(np.stack(list(out)).astype(int) - truth).max() <= 1
 
 
 def test_only_a_batch_is_read_ahead(generator):

@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "remime"
 LAYERS = (
     ("errors", "versions", "libraries", "shards", "catalogue", "layout", "schema", "options", "reference"),
     ("files", "progress", "runtime", "devices", "_torchvision"),
-    ("tables", "archive", "video", "graph", "models"),
+    ("tables", "archive", "video", "graph", "models", "yuv"),
     ("weights", "faces", "generators", "encoders", "perceptual"),
     ("methods", "metrics", "training", "sources", "reporting", "reenactment", "pairs", "export"),
     ("stages",),

@@ -10,6 +10,7 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from remime import video
@@ -314,6 +315,40 @@ def test_writer_keeps_colours_numbers_and_provenance(tmp_path: Path) -> None:
     data = path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
     assert [p.name for p in tmp_path.iterdir()] == ["o.mp4"]
+
+
+def test_writer_takes_planes_as_they_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(16, 235, (48 * 3 // 2, 64)).astype(np.uint8) for _ in range(5)]
+    path = tmp_path / "o.mp4"
+    # At crf 0 x264 loses nothing.
+    with video.Writer(path, 25, (64, 48), crf=0, pixel_format="yuv420p", threads=1) as writer:
+        for frame in frames:
+            writer.write(frame)
+    with av.open(str(path)) as container:
+        assert all(
+            np.array_equal(decoded.to_ndarray(), frame)
+            for decoded, frame in zip(container.decode(video=0), frames, strict=True)
+        )
+
+
+@pytest.mark.parametrize("pixel_format", ["rgb24", "yuv420p"])
+def test_writer_says_what_its_colours_mean(tmp_path: Path, pixel_format: str) -> None:
+    shape = {"rgb24": (48, 64, 3), "yuv420p": (72, 64)}[pixel_format]
+    with video.Writer(tmp_path / "o.mp4", 25, (64, 48), pixel_format=pixel_format) as writer:
+        writer.write(np.full(shape, 128, np.uint8))
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        frame = next(container.decode(video=0))
+    assert frame.format.name == "yuv420p"
+    assert (frame.colorspace, frame.color_range) == (Colorspace.ITU709, ColorRange.MPEG)
+    assert (frame.color_primaries, frame.color_trc) == (1, 1)  # Rec. ITU-T H.264, tables E-3 and E-4
+
+
+def test_writer_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="65x64 is odd"):
+        video.Writer(tmp_path / "o.mp4", 25, (65, 64), pixel_format="yuv420p")
+    with pytest.raises(ValueError, match="pixel_format: 'nv12' is none of rgb24, yuv420p"):
+        video.Writer(tmp_path / "o.mp4", 25, (64, 64), pixel_format="nv12")
 
 
 def test_writer_with_odd_sizes(tmp_path: Path) -> None:

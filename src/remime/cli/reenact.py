@@ -102,6 +102,11 @@ class Request:
     licence: str = "any"
 
     @property
+    def pixel_format(self) -> str:
+        """Of the frames between the generator and the encoder; panels are drawn in RGB."""
+        return "rgb24" if self.side_by_side else "yuv420p"
+
+    @property
     def target_name(self) -> str:
         """What the provenance calls the target; folders are nobody else's business."""
         return self.target if inputs.random_seed(self.target) is not None else Path(self.target).name
@@ -186,7 +191,9 @@ class _Engine:
         self.inverter: Inverter = load_inverter(files.inverter, self.generator, device)
         own = load_generator(name).to(device) if files.model is not None else self.generator
         self.method = load_method({"method": files.method}, files.model, own, device)
-        self.reenactor: Reenactor = Reenactor(own, self.method, request.resolution, request.batch)
+        self.reenactor: Reenactor = Reenactor(
+            own, self.method, request.resolution, request.batch, request.pixel_format
+        )
 
 
 def check(request: Request) -> None:
@@ -331,9 +338,9 @@ class _Film:
                     waiting.append(moment)
                     yield moment.image
 
-        path, start = self.request.driving, time.perf_counter()
+        spare, path, start = self._spare_core(), self.request.driving, time.perf_counter()
         with (
-            Ahead(faces, AHEAD) if self._spare_core() else nullcontext(faces) as moments,
+            Ahead(faces, AHEAD) if spare else nullcontext(faces) as moments,
             Progress(faces.expected, "reenact", "frames") as progress,
             Writer(
                 self.request.output,
@@ -341,6 +348,9 @@ class _Film:
                 self._size(),
                 audio_from=self._sound(faces),
                 metadata=self._note(),
+                pixel_format=self.request.pixel_format,
+                # Between two batches the other core looks for faces.
+                threads=None if spare else 1,
             ) as writer,
             Behind() as behind,
         ):

@@ -101,7 +101,7 @@ class _Job:
         self.inverter = load_inverter(inverter, self.plain, device)
         own = load_generator(o["generator"]).to(device) if model is not None else self.plain
         self.method = load_method(dict(o), model, own, device)
-        self.reenactor = Reenactor(own, self.method, o["resolution"], o["batch"])
+        self.reenactor = Reenactor(own, self.method, o["resolution"], o["batch"], "yuv420p")
         self.inversions = Reenactor(self.plain, self.method, o["resolution"], o["batch"])
         self.data, self.state, self.o = _Data(datasets, o["inverter"]), state, o
         self._means: dict[tuple[str, str], Tensor] = {}
@@ -183,6 +183,7 @@ class _Job:
             clip.entry.fps,
             size,
             metadata=described,
+            pixel_format="yuv420p",
             **self._audio(pair, clip),
         ) as writer:
             for frame in self.reenactor.frames(identity, clip.frames(count), companions, driving):

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from remime import video
+from remime import video, yuv
 from remime.cli import inputs, networks, reenact
+from remime.training.data import to_tensor
 from remime.versions import __version__
 from tests import clips
 from tests.conftest import ROOT
@@ -190,12 +191,18 @@ def test_networks_that_the_licence_refuses(remime, good, models):
 class FakeReenactor:
     """Its result is the driving frame itself."""
 
+    def __init__(self, pixel_format):
+        self.pixel_format = pixel_format
+
     def frames(self, identity, images, latents, driving):
-        return iter(images)
+        if self.pixel_format == "rgb24":
+            return iter(images)
+        return (yuv.from_tensor(to_tensor(image[None]))[0] for image in images)
 
 
 class FakeEngine:
-    reenactor = FakeReenactor()
+    def __init__(self, request):
+        self.reenactor = FakeReenactor(request.pixel_format)
 
 
 def film(tmp_path, monkeypatch, found, spare=True, **changes):
@@ -217,7 +224,7 @@ def film(tmp_path, monkeypatch, found, spare=True, **changes):
     files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta)
     faces = Stub(driving, aligned=True)
     monkeypatch.setattr(reenact._Film, "_spare_core", lambda self: spare)
-    made = reenact._Film(request, files, FakeEngine(), clips.portrait()).make(faces, None, None, None)
+    made = reenact._Film(request, files, FakeEngine(request), clips.portrait()).make(faces, None, None, None)
     return made, request.output
 
 
