@@ -336,7 +336,7 @@ class Layout:
         train = entry.pop("train")
         kind = "inverter" if name in self.config["inverters"] else "method"
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
-        return self._seeded({k: v for k, v in merged.items() if k not in ("init", "datasets")})
+        return self._seeded({k: v for k, v in merged.items() if k not in ("init", "datasets", "optimise")})
 
     def train_inputs(self, name: str) -> dict[str, Any]:
         """The named inputs of a training: start weights, inverter, frames, latents, networks."""
@@ -410,7 +410,7 @@ class Layout:
         inverter = self.trained(model)["inverter"]
         inputs: dict[str, Any] = {"index": self._indexes(self.protocol(protocol)["datasets"], inverter)}
         inputs["inverter"] = self.model_file(inverter)
-        inputs["weights"] = self.weights("reenact")
+        inputs["weights"] = self.weights("reenact", model)
         if self.has_weights(model):
             inputs["model"] = self.model_file(model)
         return inputs
@@ -422,6 +422,8 @@ class Layout:
     def reenact_options(self, model: str) -> dict[str, Any]:
         """What the stage ``reenact`` is told."""
         entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init")}
+        if entry.get("optimise"):
+            entry["identity"] = self.trained(model)["train"]["identity"]
         return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}
 
     def score_options(self, system: str) -> dict[str, Any]:
@@ -526,7 +528,8 @@ class Layout:
 
         Args:
             stage: a stage's name.
-            name: the dataset (``collect``, ``measure``), the model (``train``), the protocol (``external``).
+            name: the dataset (``collect``, ``measure``), the model (``train``, ``reenact``) or the protocol
+                (``external``).
         """
         generator, score = self.config["generator"], self.config["score"]
         match stage:
@@ -545,7 +548,9 @@ class Layout:
             case "train":
                 return [generator, "lpips-alex"]
             case "reenact":
-                return [generator, "lpips-alex", *_MESH]
+                entry = self.trained(name)
+                loss = [entry["train"]["identity"]] if entry.get("optimise") else []
+                return [generator, "lpips-alex", *_MESH, *loss]
             case "external":
                 # Without invented targets there is nothing to generate.
                 invents = self.protocol(name)["kind"] == "cross" and self.protocol(name)["random_identities"]
@@ -566,9 +571,10 @@ class Layout:
         found = [
             *self.networks("align"),
             *self.networks("invert"),
-            *self.networks("reenact"),
             *self.networks("score"),
         ]
+        for model in self.models_used():
+            found += self.networks("reenact", model)
         for dataset in self.datasets_used():
             found += self.networks("measure", dataset)
             if self.is_rendered(dataset):

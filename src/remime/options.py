@@ -162,7 +162,7 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{where}.init: {entry['init']!r} starts from itself; name another file, or null"
             if not train["steps"] and not entry["init"]:
                 yield f"{where}.init: is null and train.steps is 0, so there are no weights; set one of them"
-            if train["steps"] and train["identity"] == config["score"]["identity"]:
+            if (train["steps"] or entry.get("optimise")) and train["identity"] == config["score"]["identity"]:
                 yield (
                     f"{where}.train.identity: {train['identity']!r} is also score.identity; a model is never "
                     "scored by the network that it was trained against, so change one of them"

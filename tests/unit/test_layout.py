@@ -296,6 +296,21 @@ def imported(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_fitting_targets_needs_the_network_of_the_loss() -> None:
+    own = {"train": {"identity": "edgeface-s"}}
+    fitted = layout(models={"mapping": {"optimise": 5, **own}})
+    plain = layout(models={"mapping": {"optimise": 0, **own}})
+    path = "resources/weights/edgeface-s.safetensors"
+    assert path in fitted.reenact_inputs("cross", "mapping")["weights"]
+    assert path not in plain.reenact_inputs("cross", "mapping")["weights"]
+    assert path not in fitted.reenact_inputs("cross", "linear-psp")["weights"]
+    told = fitted.reenact_options("mapping")
+    assert (told["optimise"], told["identity"]) == (5, "edgeface-s")
+    assert "identity" not in plain.reenact_options("mapping")
+    # A training does not depend on how its model is used.
+    assert fitted.train_options("mapping") == plain.train_options("mapping")
+
+
 def test_an_imported_checkpoint_is_a_start(imported: Path) -> None:
     flow = Layout(validate(imported_config(), base=imported))
     path = "resources/weights/restyle-psp-ffhq.safetensors"

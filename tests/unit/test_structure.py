@@ -26,7 +26,8 @@ LAYERS = (
     ("files", "progress", "runtime", "devices", "_torchvision"),
     ("tables", "archive", "video", "graph", "models", "yuv"),
     ("weights", "faces", "generators", "encoders", "perceptual"),
-    ("methods", "metrics", "training", "sources", "reporting", "reenactment", "pairs", "export"),
+    ("methods", "metrics", "training", "sources", "reporting", "reenactment", "optimisation")
+    + ("pairs", "export"),
     ("stages",),
     ("cli",),
 )

@@ -15,10 +15,11 @@ GENERATOR = "mobile-ffhq"
 PREVIEW = "mobile-preview"
 FACES = "dlib-landmarks-68"
 POSE, IDENTITY, LPIPS = "hopenet-lite", "sface", "lpips-alex"
+LOSS_IDENTITY = "dlib-resnet-id"
 
-REENACT = (GENERATOR, FACES, LPIPS, "face-mesh", "blendshapes")
+REENACT = (GENERATOR, FACES, LPIPS, LOSS_IDENTITY, "face-mesh", "blendshapes")
 SCORE = (FACES, POSE, IDENTITY, LPIPS)
-TRAIN = ("dlib-resnet-id",)
+TRAIN = (LOSS_IDENTITY,)
 
 USES: Mapping[str, tuple[str, ...]] = {"reenact": REENACT, "score": SCORE, "train": TRAIN}
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Image = NDArray[np.uint8]
 
 RESOLUTIONS = ("256", "512", "1024")
+OPTIMISE = 30
 AHEAD = 16  # aligned frames that may wait for the network
 
 
@@ -53,6 +54,14 @@ def command(
     resolution: Annotated[
         str, typer.Option(metavar="256|512|1024", help="Height and width of the output.")
     ] = "256",
+    optimise: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Steps that fit the target's latent to its image, from the inverter's (not for linear).",
+        ),
+    ] = OPTIMISE,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Show target, driving face and result next to each other.")
     ] = False,
@@ -77,6 +86,7 @@ def command(
             model,
             inverter,
             int(resolution),
+            optimise,
             side_by_side,
             device,
             batch,
@@ -96,6 +106,7 @@ class Request:
     model: Path | None = None
     inverter: Path | None = None
     resolution: int = 256
+    optimise: int = OPTIMISE
     side_by_side: bool = False
     device: str = "auto"
     batch: int = 8
@@ -230,7 +241,8 @@ def run(request: Request) -> Made:
     networks.ensure_all([networks.FACES], request.licence)
     face = first_face(Path(request.target)) if inputs.random_seed(request.target) is None else None
     first_face(request.driving)
-    networks.ensure_all(files.networks, request.licence)
+    own = [networks.LOSS_IDENTITY, networks.LPIPS] if request.optimise and files.model is not None else []
+    networks.ensure_all([*files.networks, *own], request.licence)
     engine = _Engine(request, files, device)
     if face is None:
         face = _random_face(request, engine)
@@ -243,7 +255,7 @@ def run(request: Request) -> Made:
             latents, driving = _whole_driving(request, engine, spool)
             mean = _target_mean(request, engine, face)
         faces = stack.enter_context(closing(Faces(request.driving)))
-        identity = _identity(engine, face, mean)
+        identity = _identity(request, engine, face, mean)
         made = _Film(request, files, engine, face).make(faces, identity, latents, driving)
     _report(request, made)
     return made
@@ -257,10 +269,28 @@ def _random_face(request: Request, engine: _Engine) -> Image:
     return random_face(engine.generator, seed, engine.inverter.size)
 
 
-def _identity(engine: _Engine, face: Image, mean: Tensor | None) -> Identity:
+def _identity(request: Request, engine: _Engine, face: Image, mean: Tensor | None) -> Identity:
     from remime.reenactment import invert
 
-    return engine.reenactor.identify(mean if mean is not None else invert(engine.inverter, face[None])[0])
+    if mean is not None:
+        return engine.reenactor.identify(mean)
+    latent = invert(engine.inverter, face[None])[0]
+    return engine.reenactor.identify(_optimised(request, engine, face, latent))
+
+
+def _optimised(request: Request, engine: _Engine, face: Image, latent: Tensor) -> Tensor:
+    """The target's latent [rows, 512] fitted to its image, from the inverter's."""
+    if not request.optimise:
+        return latent
+    from remime.optimisation import LatentOptimiser
+    from remime.progress import Progress
+    from remime.training.data import to_tensor
+    from remime.training.losses import ImageLosses
+
+    losses = ImageLosses(networks.LOSS_IDENTITY).to(latent.device)
+    with Progress(request.optimise, "fit target", "steps") as progress:
+        optimiser = LatentOptimiser(engine.generator, losses, request.optimise)
+        return optimiser(to_tensor(face).to(latent), latent, progress.update)
 
 
 def _whole_driving(request: Request, engine: _Engine, spool: IO[bytes]) -> tuple[Iterator[Tensor], Driving]:
@@ -419,6 +449,7 @@ class _Film:
             "model": files.model.stem if files.model is not None else files.method,
             "inverter": files.inverter.stem,
             "generator": files.inverter_meta["generator"],
+            "optimise": self.request.optimise if files.model is not None else 0,
             "weights": {
                 "inverter": sha256(files.inverter),
                 "model": sha256(files.model) if files.model is not None else "",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from remime.archive import AlignedReader, LatentReader
+    from remime.optimisation import LatentOptimiser
 
 OPTIONS: dict[str, Any] = {
     "generator": "mobile-ffhq",
@@ -28,6 +29,8 @@ OPTIONS: dict[str, Any] = {
     "batch": 8,
     "method": "mapping",
     "inverter": "psp",
+    "optimise": 0,
+    "identity": "dlib-resnet-id",
 }
 
 
@@ -106,6 +109,32 @@ class _Job:
         self.data, self.state, self.o = _Data(datasets, o["inverter"]), state, o
         self._means: dict[tuple[str, str], Tensor] = {}
 
+    @cached_property
+    def optimiser(self) -> LatentOptimiser:
+        from remime.optimisation import LatentOptimiser
+        from remime.training.losses import ImageLosses
+
+        losses = ImageLosses(self.o["identity"]).to(self.plain.mean_latent.device)
+        return LatentOptimiser(self.plain, losses, self.o["optimise"])
+
+    def optimised(self, pair: Mapping[str, Any], image: NDArray[np.uint8], guess: Tensor) -> Tensor:
+        """The latent [rows, 512] of a target's frame, fitted once, from the inverter's."""
+        import numpy as np
+        import torch
+
+        from remime.pairs import RANDOM
+        from remime.training.data import to_tensor
+
+        seed = pair["target_clip"].startswith(RANDOM)
+        folder = self.state / "targets" / ("random" if seed else pair["target_dataset"])
+        path = folder / f"{pair['target_clip'].removeprefix(RANDOM)}.{pair['target_frame']}.npy"
+        if path.exists():
+            return torch.from_numpy(np.load(path)).to(guess)
+        latent = self.optimiser(to_tensor(image).to(guess), guess)
+        with atomic(path) as temporary:
+            np.save(temporary, latent.cpu().numpy())
+        return latent
+
     def mean(self, clip: _Clip) -> Tensor:
         """The mean latent [rows, 512] of a clip and its mirror images, computed once."""
         import numpy as np
@@ -129,11 +158,19 @@ class _Job:
 
     def target(self, pair: Mapping[str, Any]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
         """A target's frame, its latent [rows, 512] and, if the method needs it, its clip's mean."""
+        image, latent, mean = self._inverted(pair)
+        # A method that works on the mean of a clip does not look at the frame's own latent.
+        if self.o["optimise"] and mean is None:
+            latent = self.optimised(pair, image, latent)
+        return image, latent, mean
+
+    def _inverted(self, pair: Mapping[str, Any]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
         import torch
 
+        from remime.pairs import RANDOM
         from remime.reenactment import invert, mean_latent, random_face
 
-        if pair["target_clip"].startswith("random:"):
+        if pair["target_clip"].startswith(RANDOM):
             seed = int(pair["target_clip"].partition(":")[2])
             image = random_face(self.plain, seed, self.inverter.size)
             latents = invert(self.inverter, image[None])
@@ -246,6 +283,7 @@ def run(
         "model": o.get("model", o["method"]),
         "method": o["method"],
         "generator": o["generator"],
+        "optimise": o["optimise"],
         "weights": weights,
     }
     left = [row for row in todo if not (folder / f"{row['pair']}.json").exists()]
