@@ -136,9 +136,10 @@ class Cluster:
             raise subprocess.CalledProcessError(process.returncode, command, said)
         return said
 
-    def queue(self) -> list[str]:
-        """Numbers of the jobs that wait or run."""
-        return self.ask("squeue", "--noheader", "--format=%i", "--states=PENDING,RUNNING,COMPLETING").split()
+    def queue(self, *states: str) -> list[str]:
+        """Numbers of the jobs that wait, run or end, or of those in some states."""
+        chosen = ",".join(states or ("PENDING", "RUNNING", "COMPLETING"))
+        return self.ask("squeue", "--noheader", "--format=%i", f"--states={chosen}").split()
 
     def jobs(self) -> list[dict[str, str]]:
         """All jobs that the controller remembers, as ``scontrol show job`` describes them."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster, missing
 from tests.workflow.project import Project, small_config
 
@@ -20,6 +21,8 @@ HASTE = (
     "--slurm-init-seconds-before-status-checks", "2", "--max-status-checks-per-second", "2",
     "--latency-wait", "10",
 )  # fmt: skip
+
+PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 
 # Takes 1.5 GB for as long as SLURM needs to look twice.
 HUNGRY = f"exec {sys.executable} -c 'import time; held = bytearray(1_500_000_000); time.sleep(6)'"
@@ -36,7 +39,9 @@ def cluster() -> Iterator[Cluster]:
 
 def submit(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the workflow of a folder on the cluster, through the profile; it tells ``snakemake.log``."""
-    path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    # The cluster has no accounting.
+    first = (folder / "bin", PROFILE / "without-accounting", Path(sys.executable).parent)
+    path = ":".join(map(str, [*first, os.environ["PATH"]]))
     profile = ("--workflow-profile", "workflow/profiles/slurm", *HASTE)
     with (folder / "snakemake.log").open("a") as log:
         return cluster.popen(

@@ -26,8 +26,17 @@ LAYERS = (
     ("files", "progress", "runtime", "devices", "_torchvision"),
     ("tables", "archive", "video", "graph", "models", "yuv"),
     ("weights", "faces", "generators", "encoders", "perceptual"),
-    ("methods", "metrics", "training", "sources", "reporting", "reenactment", "optimisation")
-    + ("pairs", "export"),
+    (
+        "methods",
+        "metrics",
+        "training",
+        "sources",
+        "reporting",
+        "reenactment",
+        "optimisation",
+        "pairs",
+        "export",
+    ),  # fmt: skip
     ("stages",),
     ("cli",),
 )
