@@ -36,7 +36,7 @@ LAYERS = (
         "optimisation",
         "pairs",
         "export",
-    ),  # fmt: skip
+    ),
     ("stages",),
     ("cli",),
 )
