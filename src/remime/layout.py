@@ -502,9 +502,9 @@ class Layout:
 
     def summary_options(self) -> dict[str, Any]:
         """Models and protocols, as the stages that sum up are told."""
-        keys = ("method", "variant", "preset", "inverter")
+        keys = ("method", "variant", "preset", "inverter", "optimise")
         models = {
-            name: {k: entry[k] for k in keys if k in entry} for name, entry in self.config["models"].items()
+            name: {k: entry[k] for k in keys if entry.get(k)} for name, entry in self.config["models"].items()
         }
         models |= {
             name: {"external": entry["title"] or name} for name, entry in self.config["external"].items()

@@ -111,6 +111,16 @@ def test_ceiling_has_a_row_of_its_own_for_each_inverter(tmp_path, folders):
     assert not any(metric == "inversion_csim" for _, _, metric in index)
 
 
+def test_fitted_targets_have_a_ceiling_of_their_own_and_are_told(tmp_path, folders):
+    fitted = {**MODELS, "mapping": {**MODELS["mapping"], "optimise": 30}}
+    index, _, tables = run(tmp_path, folders, models=fitted)
+    assert ("cross", "inversion:psp, fitted in 30 steps", "csim") in index
+    assert ("cross", "inversion:psp", "csim") in index  # the baseline's
+    said = "each target's latent was fitted to its frame in 30 steps"
+    assert tables.count(f"mapping: {said}") == 2
+    assert "fitted" not in run(tmp_path, folders)[2]
+
+
 def test_csv_holds_the_same_rows(tmp_path, folders):
     index, text, _ = run(tmp_path, folders)
     rows = list(csv.DictReader(text.splitlines()))

@@ -16,6 +16,7 @@ from remime.shards import shard_names
 from remime.tables import concat, read_table
 
 CEILING = "inversion:"
+FITTED = ", fitted"
 """Rows of the summary whose model starts with this hold what an inverter alone reaches."""
 
 
@@ -28,6 +29,12 @@ def title(model: str, models: Mapping[str, Mapping[str, Any]]) -> str:
     """
     external = models.get(model, {}).get("external")
     return model if external is None else f"{external} (external)"
+
+
+def inversion(entry: Mapping[str, Any]) -> str:
+    """How targets are inverted: the inverter, and the descent behind it; empty for other systems."""
+    steps = entry.get("optimise", 0)
+    return str(entry.get("inverter", "")) + (f"{FITTED} in {steps} steps" if steps else "")
 
 
 def ours_first(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from remime.metrics.registry import METRICS
 from remime.metrics.statistics import Interval, bootstrap
-from remime.reporting.results import CEILING, Benchmark, Value
+from remime.reporting.results import CEILING, Benchmark, Value, inversion
 
 
 class Resampling(NamedTuple):
@@ -40,15 +40,15 @@ def summarise(
             if chosen:
                 row = _row(benchmark, model, chosen, [v.driving for v in chosen], resampling)
                 rows.append({**row, "external": "external" in models[model]})
-    for inverter in dict.fromkeys(str(entry.get("inverter", "")) for entry in models.values()):
-        users = [name for name, entry in models.items() if str(entry.get("inverter", "")) == inverter]
+    for inverted in dict.fromkeys(inversion(entry) for entry in models.values()):
+        users = [name for name, entry in models.items() if inversion(entry) == inverted]
         chosen = list(
             {v.target: v for v in values if v.model in users and v.metric == "inversion_csim"}.values()
         )
         if chosen:
             targets = [v.target.rpartition("/")[0] for v in chosen]
             rows.append(
-                {**_row(benchmark, f"{CEILING}{inverter}", chosen, targets, resampling), "metric": "csim"}
+                {**_row(benchmark, f"{CEILING}{inverted}", chosen, targets, resampling), "metric": "csim"}
             )
     return rows
 
