@@ -59,6 +59,7 @@ class Kit:
     """All assets.
 
     Args:
+        ids: [N] the vertices' numbers in hm08, ascending.
         vertices: [N, 3] the base mesh.
         triangles: [F, 3] its skin.
         uv: [F, 3, 2] texture coordinates of the skin's corners.
@@ -74,6 +75,7 @@ class Kit:
         irises, skins: textures [512, 512, 3] uint8 sRGB by name.
     """
 
+    ids: Ints
     vertices: Floats
     triangles: Ints
     uv: Floats
@@ -132,6 +134,7 @@ def assemble(anatomy: Mapping[str, Any], parts: Mapping[str, Any], names: Mappin
     expression[:, np.concatenate(eyes)] = 0
     pairs = zip(anatomy["detail.negative"], anatomy["detail.positive"], strict=True)
     return Kit(
+        ids=anatomy["ids"],
         vertices=anatomy["vertices"],
         triangles=anatomy["skin.triangles"],
         uv=anatomy["skin.uv"],
