@@ -156,7 +156,7 @@ _DETAIL: dict[str, float] = {
     "cheek-volume-decr-incr": 0.6,
     "cheek-bones-decr-incr": 0.7,
 }
-_SPREAD, _ASYMMETRY = 0.34, 0.12
+_SPREAD, _ASYMMETRY = 0.34, 0.06
 # Faces at rest look stern where the inner ends of their brows hang low, and sad the other way round.
 _RESTING = {"eyebrows-angle-down-up": 0.30, "eyebrows-trans-down-up": 0.12, "mouth-angles-down-up": 0.10}
 

@@ -11,7 +11,7 @@ from remime.heads.shape import EYES, SKIN, Pose, Shape
 
 _SIDE = 96  # samples across the window around an eye
 _CLOSED = 0.002  # of the window
-_LEAST, _MOST, _STEPS = 0.7, 2.0, 7
+_LEAST, _MOST, _STEPS = 0.4, 2.0, 8
 
 
 def visible(shape: Shape, side: int, closed: float, gaze: tuple[float, float] = (0.0, 0.0)) -> float:

@@ -128,7 +128,7 @@ def sample(seed: int) -> Scene:
         shapes=int(rng.integers(0, 9)),
         blur=uniform(1.0, 5.0),
         distance=uniform(7.0, 16.0),
-        span=uniform(3.5, 4.4),
+        span=uniform(2.9, 3.6),
         shift=(uniform(-0.2, 0.2), uniform(0.15, 0.45)),
         gloss=uniform(0.5, 1.3),
         exposure=uniform(0.9, 1.12),

@@ -25,6 +25,8 @@ _AGES = {"child": 0.1875, "young": 0.5, "old": 1.0}
 _BUILD = ("min", "average", "max")
 # How much of the head's turn each bone has made, from the lowest of the neck up.
 _TURN = {"neck01": 0.12, "neck02": 0.30, "neck03": 0.60, "head": 1.0}
+# The base mesh looks stern: its face at rest is this much of some face units away from what looks neutral.
+_RELAXED = {"browInnerUp": 0.35, "eyeWideLeft": 0.12, "eyeWideRight": 0.12, "mouthSmileLeft": 0.08, "mouthSmileRight": 0.08}
 _LIDS = tuple(n for n in COEFFICIENTS if n.startswith(("eyeBlink", "eyeSquint", "eyeWide", "eyeLook")))
 
 
@@ -68,6 +70,8 @@ def resting(kit: Kit, identity: Identity) -> Floats:
     for name, value in identity.detail.items():
         if value:
             vertices += np.float32(abs(value)) * kit.detail[name][int(value > 0)]
+    for name, value in _RELAXED.items():
+        vertices += np.float32(value) * kit.expression[COEFFICIENTS.index(name)]
     return vertices
 
 

@@ -17,6 +17,7 @@ BUMP = len(MATERIALS)
 
 GAMMA = 2.2
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
+_SATURATION = 0.86  # the textures of skin are more colourful than photographs
 _BARE = "hair-short04"  # whose hairline a shaven head has
 
 
@@ -86,7 +87,8 @@ def _skin(kit: Kit, identity: Identity, noise: _Noise) -> Floats:
     skin *= (1 + 0.03 * noise(1, 0.8) + 0.025 * noise(2, 2.0))[..., None]
     # Blood shines through unevenly: red stays, green and blue vary.
     skin *= 1 + noise(16, 1.5)[..., None] * np.array([0.015, 0.04, 0.04], np.float32)
-    skin *= np.array(identity.skin_gain, np.float32)
+    grey = (skin @ _LUMINANCE)[..., None]
+    skin = (grey + _SATURATION * (skin - grey)) * np.array(identity.skin_gain, np.float32)
     if identity.freckles:
         spots = np.clip(1.5 * (noise(1, 1.3) - 1.9), 0, 1) * identity.freckles
         skin *= 1 - spots[..., None] * np.array([0.25, 0.45, 0.60], np.float32)
@@ -116,8 +118,8 @@ def _grow(kit: Kit, identity: Identity, skin: Floats, noise: _Noise) -> Floats:
         skin = _blend(skin, np.array(identity.brow_colour) * 0.9 + 0.01, beard * roots * min(0.85, identity.stubble))
     scalp = gaussian_filter(kit.paint(scalp_region(kit, identity.hair or _BARE)), 3.0)
     density = 0.97 if identity.hair else 0.45 * identity.shave
-    edge = np.clip(scalp + 0.22 * (noise(1, 1.0) * 0.5 + noise(4, 1.0) * 0.5) * (scalp < 0.95), 0, 1)
-    return _blend(skin, np.array(identity.hair_colour) * 0.8, density * edge * scalp * (roots if not identity.hair else 1.0))
+    hairs = _step(0.2, 0.9, scalp) * (0.85 + 0.15 * roots) if identity.hair else scalp * roots
+    return _blend(skin, np.array(identity.hair_colour) * 0.8, density * hairs.astype(np.float32))
 
 
 def _opaque(colours: Floats) -> Floats:
@@ -128,8 +130,8 @@ def _iris(kit: Kit, identity: Identity) -> Floats:
     eye = linear(kit.irises[identity.iris])
     if identity.iris.startswith("brown"):
         # The brown textures are nearly orange.
-        orange = np.clip(6 * (eye[..., 0] - eye[..., 1] - 0.12), 0, 1)
-        eye = _blend(eye, eye[..., :1] * np.array([0.55, 0.33, 0.18], np.float32), orange)
+        orange = np.clip(6 * (eye[..., 0] - eye[..., 1] - 0.04), 0, 1)
+        eye = _blend(eye, eye[..., :1] * np.array([0.48, 0.32, 0.20], np.float32), orange)
     return _opaque(eye)
 
 
