@@ -15,7 +15,7 @@ from remime.heads.lids import calibrate
 from remime.heads.raster import FAR, draw, draw_layers, draw_shadow, empty_coverage, empty_layers, vertex_normals
 from remime.heads.scene import Scene, backdrop
 from remime.heads.shading import LABELS, shade
-from remime.heads.shape import BROWS, LASHES, MATERIALS, Pose, Shape
+from remime.heads.shape import BROWS, LASHES, MATERIALS, Pose, Shape, rotated
 from remime.heads.textures import GAMMA, textures
 
 SAMPLES = 2
@@ -109,8 +109,8 @@ def _toward(light: NDArray[np.float64], vertices: Floats, centre: Floats) -> Flo
     """Vertices in the shadow map of a light: texels right and down, and the height towards it."""
     right = np.cross([0.0, 1.0, 0.0], light)
     right /= np.linalg.norm(right)
-    axes = np.stack([right, np.cross(light, right), light], 1)
-    seen = (vertices - centre) @ axes.astype(np.float32)
+    axes = np.stack([right, np.cross(light, right), light])
+    seen = rotated(vertices - centre, axes.astype(np.float32))
     seen[:, :2] = seen[:, :2] * (_SHADOW / _SHADOW_SPAN) + _SHADOW / 2
     return seen
 
@@ -190,8 +190,8 @@ def _anatomy(shape: Shape, vertices: Floats, turn: Floats, shift: Floats, centre
     """Both eyes, the head's middle, the front of the teeth, and where the head faces, as ``shade`` wants them."""
     fitted = shape.parts["teeth"]
     teeth, ahead = vertices[fitted.start : fitted.end], turn[:, 2]
-    front = teeth.mean(0) + ahead * ((teeth - teeth.mean(0)) @ ahead).max()
-    return np.stack([*(shape.eyes @ turn.T + shift), centre, front, ahead]).astype(np.float64)
+    front = teeth.mean(0) + ahead * np.einsum("ni,i->n", teeth - teeth.mean(0), ahead).max()
+    return np.stack([*(rotated(shape.eyes, turn) + shift), centre, front, ahead]).astype(np.float64)
 
 
 __all__ = ["LABELS", "SAMPLES", "Camera", "Figure", "Rendered", "Renderer"]

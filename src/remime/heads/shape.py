@@ -39,6 +39,11 @@ def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
     return turn @ nod @ tilt
 
 
+def rotated(vectors: Floats, turn: NDArray[np.floating]) -> Floats:
+    """Vectors [n, 3] after a rotation [3, 3]; not by BLAS, whose sums depend on how many threads it has."""
+    return np.einsum("nj,ij->ni", vectors, turn)
+
+
 def _between(value: float, anchors: dict[str, float]) -> dict[str, float]:
     """Shares of named anchors that interpolate a value linearly; they sum to 1."""
     names, places = list(anchors), np.array(list(anchors.values()))
@@ -200,7 +205,7 @@ class Shape:
         for side, name in enumerate(("eyeBlinkLeft", "eyeBlinkRight")):
             values[COEFFICIENTS.index(name)] *= self.blink[side]
         used = np.flatnonzero(np.abs(values) > 1e-4)
-        vertices = self.neutral + np.tensordot(values[used], self.kit.expression[used], 1)
+        vertices = self.neutral + np.einsum("k,knc->nc", values[used], self.kit.expression[used])
         for near, centre, distance in self._lids:
             # Targets move along straight lines; a lid slides over the eyeball.
             from_centre = vertices[near] - centre
@@ -220,14 +225,14 @@ class Shape:
         straight[eyes.start : eyes.end] = self._looking(pose.gaze)
         moved = self.bones[:, :1] * straight
         for column, (turn, shift) in enumerate(self._bone_moves(pose.head), 1):
-            moved += self.bones[:, column : column + 1] * (straight @ turn.T + shift)
+            moved += self.bones[:, column : column + 1] * (rotated(straight, turn) + shift)
         return moved
 
     def _looking(self, gaze: tuple[float, float]) -> Floats:
         turned = np.empty_like(self._eyeballs)
         turn = rotation(*gaze, 0).astype(np.float32)
         for side, centre in ((self._left, self.eyes[0]), (~self._left, self.eyes[1])):
-            turned[side] = (self._eyeballs[side] - centre) @ turn.T + centre
+            turned[side] = rotated(self._eyeballs[side] - centre, turn) + centre
         return turned
 
     def _bone_moves(self, head: tuple[float, float, float]) -> list[tuple[Floats, Floats]]:

@@ -26,6 +26,10 @@ def linear(image: NDArray[np.uint8]) -> Floats:
     return (image.astype(np.float32) / 255) ** GAMMA
 
 
+def _light(colours: Floats) -> Floats:
+    return np.einsum("hwc,c->hw", colours, _LUMINANCE)
+
+
 def _step(low: float, high: float, value: NDArray[np.floating]) -> NDArray[np.floating]:
     """0 below ``low``, 1 above ``high``, smooth between."""
     t = np.clip((value - low) / (high - low), 0, 1)
@@ -87,14 +91,14 @@ def _skin(kit: Kit, identity: Identity, noise: _Noise) -> Floats:
     skin *= (1 + 0.03 * noise(1, 0.8) + 0.025 * noise(2, 2.0))[..., None]
     # Blood shines through unevenly: red stays, green and blue vary.
     skin *= 1 + noise(16, 1.5)[..., None] * np.array([0.015, 0.04, 0.04], np.float32)
-    grey = (skin @ _LUMINANCE)[..., None]
+    grey = _light(skin)[..., None]
     skin = (grey + _SATURATION * (skin - grey)) * np.array(identity.skin_gain, np.float32)
     if identity.freckles:
         spots = np.clip(1.5 * (noise(1, 1.3) - 1.9), 0, 1) * identity.freckles
         skin *= 1 - spots[..., None] * np.array([0.25, 0.45, 0.60], np.float32)
     lips = _mask(kit, "lips")
     skin *= 1 - (0.25 * lips)[..., None] * np.array([0.1, 0.5, 0.45], np.float32)
-    light = skin @ _LUMINANCE
+    light = _light(skin)
     relative = np.clip(light / max(float(light[lips > 0.5].mean()), 1e-3), 0.4, 1.8)
     skin = _blend(skin, np.array(identity.lip_colour, np.float32) * relative[..., None], lips * identity.lips)
     skin *= 1 - identity.blush * kit.paint(_cheeks(kit))[..., None] * np.array([0.0, 0.35, 0.30], np.float32)
@@ -154,7 +158,7 @@ def _texture(kit: Kit, part: str) -> NDArray[np.uint8]:
 
 def _strands(texture: NDArray[np.uint8], colour: Colour) -> Floats:
     """Hair of a colour: the texture gives its alpha and how light each strand is among its neighbours."""
-    light, alpha = linear(texture[..., :3]) @ _LUMINANCE, texture[..., 3].astype(np.float32) / 255
+    light, alpha = _light(linear(texture[..., :3])), texture[..., 3].astype(np.float32) / 255
     mean = float((light * alpha).sum() / max(alpha.sum(), 1e-6))
     around = gaussian_filter(light * alpha, 14) / np.maximum(gaussian_filter(alpha, 14), 1e-3)
     strand = np.clip((light + 0.02) / (around + 0.02), 0.45, 1.8) * np.clip(around / max(mean, 1e-4), 0.6, 1.35)
