@@ -21,8 +21,8 @@ ANCESTRY = ("african", "asian", "caucasian")
 """The order of ``Identity.ancestry``."""
 
 HAIR: dict[str, Colour] = {
-    "black": (0.018, 0.015, 0.013),
-    "dark brown": (0.050, 0.030, 0.019),
+    "black": (0.013, 0.011, 0.010),
+    "dark brown": (0.040, 0.024, 0.015),
     "brown": (0.105, 0.058, 0.032),
     "light brown": (0.20, 0.12, 0.065),
     "blond": (0.43, 0.30, 0.155),
@@ -161,7 +161,7 @@ _SPREAD, _ASYMMETRY = 0.34, 0.06
 _RESTING = {"eyebrows-angle-down-up": 0.30, "eyebrows-trans-down-up": 0.12, "mouth-angles-down-up": 0.10}
 
 _MEN = {"hair-short01": 3, "hair-short02": 3, "hair-short04": 3, "": 1.3}
-_WOMEN = {"hair-long01": 3, "hair-ponytail01": 4, "hair-short01": 1, "hair-short04": 1.5, "hair-bob02": 1}
+_WOMEN = {"hair-long01": 3, "hair-ponytail01": 4, "hair-short01": 1, "hair-short04": 1.5}
 _AFRO = {"hair-afro01": 3, "hair-short01": 2, "": 1}
 
 

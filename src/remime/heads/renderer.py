@@ -173,7 +173,9 @@ class Renderer:
         depth.fill(FAR)
         triangle.fill(-1)
         self._layers.count.fill(0)
-        draw(points, shape.triangles, 0, shape.opaque, True, depth, triangle, shares)
+        # Bodies are closed; of clothes the inside can be seen.
+        draw(points, shape.triangles, 0, shape.closed, True, depth, triangle, shares)
+        draw(points, shape.triangles, shape.closed, shape.opaque, False, depth, triangle, shares)
         mesh = (shape.triangles, shape.uv, shape.material)
         draw_layers(points, *mesh, _LIFT, shape.opaque, depth, self._layers, *figure.textures)
 

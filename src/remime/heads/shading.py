@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from remime.heads.raster import FAR, texel
-from remime.heads.shape import BROWS, EYES, HAIR, LASHES, SKIN, TEETH, TONGUE
+from remime.heads.shape import BROWS, CLOTHES, EYES, HAIR, LASHES, SKIN, TEETH, TONGUE
 from remime.heads.assets import CANVAS
 from remime.heads.textures import BUMP
 
@@ -155,7 +155,7 @@ def _strand(colour, normal, outward, eye, lights, ambient, lit, dim):
         along = tx * hx + ty * hy + tz * hz
         across = np.sqrt(max(0.0, 1.0 - along * along))
         front = min(1.0, max(0.0, 2.0 * facing + 0.3)) * shadow
-        white, tinted = 0.020 * front * across**60, 0.25 * front * across**14
+        white, tinted = 0.012 * front * across**60, 0.25 * front * across**14
         red += lights[n, 3] * (r * (diffuse + tinted) + white)
         green += lights[n, 4] * (g * (diffuse + tinted) + white)
         blue += lights[n, 5] * (b * (diffuse + tinted) + white)
@@ -252,9 +252,9 @@ def shade(
                     elif kind == EYES:
                         nearer = 0 if abs(px - anatomy[0, 0]) < abs(px - anatomy[1, 0]) else 1
                         nx, ny, nz = _unit(px - anatomy[nearer, 0], py - anatomy[nearer, 1], pz - anatomy[nearer, 2])
-                        open_, cr, cg, cb = 0.35 + 0.65 * seen, 0.80 * cr, 0.78 * cg, 0.78 * cb
+                        open_, cr, cg, cb = 0.25 + 0.75 * seen, 0.70 * cr, 0.68 * cg, 0.68 * cb
                     elif kind == TEETH or kind == TONGUE:
-                        lit = 0.3 + 0.7 * lit
+                        lit = 0.2 + 0.8 * lit
                         open_ = 0.4 + 0.6 * seen if kind == TEETH else seen
                         inside = (
                             (anatomy[3, 0] - px) * anatomy[4, 0]
@@ -267,6 +267,8 @@ def shade(
                             cr, cg, cb = 0.8 * cr, 0.6 * cg, 0.6 * cb
                         cr, cg, cb, strength = dark * cr, dark * cg, dark * cb, dark * strength
                     eye = _unit(view[3] - px, view[4] - py, view[5] - pz)
+                    if kind == CLOTHES and nx * eye[0] + ny * eye[1] + nz * eye[2] < 0.0:
+                        nx, ny, nz = -nx, -ny, -nz  # the inside of a collar
                     r, g, b = _surface((cr, cg, cb), (nx, ny, nz), eye, lights, ambient, lit, open_, kind, strength, sharp)
                 for n in range(layers.count[row, column] - 1, -1, -1):
                     t = layers.triangle[row, column, n]

@@ -26,7 +26,7 @@ _BUILD = ("min", "average", "max")
 # How much of the head's turn each bone has made, from the lowest of the neck up.
 _TURN = {"neck01": 0.12, "neck02": 0.30, "neck03": 0.60, "head": 1.0}
 # The base mesh looks stern: its face at rest is this much of some face units away from what looks neutral.
-_RELAXED = {"browInnerUp": 0.35, "eyeWideLeft": 0.12, "eyeWideRight": 0.12, "mouthSmileLeft": 0.08, "mouthSmileRight": 0.08}
+_RELAXED = {"browInnerUp": 0.40, "eyeWideLeft": 0.12, "eyeWideRight": 0.12, "mouthSmileLeft": 0.08, "mouthSmileRight": 0.08}
 _LIDS = tuple(n for n in COEFFICIENTS if n.startswith(("eyeBlink", "eyeSquint", "eyeWide", "eyeLook")))
 
 
@@ -132,6 +132,7 @@ class Shape:
         triangles: [F, 3] vertices of skin and parts.
         uv: [F, 3, 2] texture coordinates of their corners.
         material: [F] numbers of ``MATERIALS``, in their order.
+        closed: how many triangles come before the clothes, of which the inside can be seen.
         opaque: how many triangles come before the see-through ones.
         base: how many vertices are the base mesh's.
         blink: what ``eyeBlink`` of the left and right eye is multiplied with, see ``remime.heads.lids``.
@@ -173,6 +174,7 @@ class Shape:
         self.triangles = np.ascontiguousarray(np.concatenate(triangles), np.int32)
         self.uv = np.ascontiguousarray(np.concatenate(uv), np.float32)
         self.material = np.concatenate(material).astype(np.int8)
+        self.closed = int((self.material < CLOTHES).sum())
         self.opaque = int((self.material < BROWS).sum())
         self.bones = np.concatenate(bones).astype(np.float32)
         self._eyeballs = self.parts["eyes"].place(self.neutral)

@@ -116,10 +116,10 @@ def _cheeks(kit: Kit) -> Floats:
 
 def _grow(kit: Kit, identity: Identity, skin: Floats, noise: _Noise) -> Floats:
     """Paint roots of hair: a beard of some days, and the scalp below the cards of hair."""
-    roots = np.clip(0.62 + 0.22 * noise(1, 0.7) + 0.06 * noise(8, 1.0), 0, 1)
+    roots = np.clip(0.60 + 0.15 * noise(1, 0.6) + 0.07 * noise(8, 1.0), 0, 1)
     if identity.stubble:
         beard = gaussian_filter(kit.paint(beard_region(kit)), 2.5) * (kit.masks["lips"] < 40)
-        skin = _blend(skin, np.array(identity.brow_colour) * 0.9 + 0.01, beard * roots * min(0.85, identity.stubble))
+        skin = _blend(skin, np.array(identity.brow_colour) * 0.9 + 0.01, beard * roots * min(0.80, 0.9 * identity.stubble))
     scalp = gaussian_filter(kit.paint(scalp_region(kit, identity.hair or _BARE)), 3.0)
     density = 0.97 if identity.hair else 0.45 * identity.shave
     hairs = _step(0.2, 0.9, scalp) * (0.85 + 0.15 * roots) if identity.hair else scalp * roots
@@ -146,7 +146,7 @@ def _teeth(kit: Kit) -> Floats:
     light = given.mean(-1)
     around = gaussian_filter(light * white, 20) / np.maximum(gaussian_filter(white, 20), 1e-2)
     relief = np.clip(gaussian_filter(light, 1) / np.maximum(around, 0.05), 0.75, 1.15)
-    return _opaque(_blend(given, relief[..., None] * np.array([0.70, 0.655, 0.575], np.float32), white))
+    return _opaque(_blend(given, relief[..., None] * np.array([0.60, 0.56, 0.49], np.float32), white))
 
 
 def _texture(kit: Kit, part: str) -> NDArray[np.uint8]:
@@ -161,7 +161,7 @@ def _strands(texture: NDArray[np.uint8], colour: Colour) -> Floats:
     light, alpha = _light(linear(texture[..., :3])), texture[..., 3].astype(np.float32) / 255
     mean = float((light * alpha).sum() / max(alpha.sum(), 1e-6))
     around = gaussian_filter(light * alpha, 14) / np.maximum(gaussian_filter(alpha, 14), 1e-3)
-    strand = np.clip((light + 0.02) / (around + 0.02), 0.45, 1.8) * np.clip(around / max(mean, 1e-4), 0.6, 1.35)
+    strand = np.clip((light + 0.02) / (around + 0.02), 0.45, 1.6) * np.clip(around / max(mean, 1e-4), 0.6, 1.25)
     return np.concatenate([strand[..., None] * np.array(colour, np.float32), alpha[..., None]], -1)
 
 

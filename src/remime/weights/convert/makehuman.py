@@ -59,7 +59,6 @@ def _parts() -> list[_Part]:
         "short01": (1.6682, 2.8351, 2.3542),
         "short02": _MALE,
         "short04": _COMMON,
-        "bob02": _FEMALE,
     }
     parts += [_Part(f"hair-{name}", f"hair/{name}/{name}", size) for name, size in hair.items()]
     suits = {"male": ("casualsuit01", "casualsuit02", "casualsuit03", "casualsuit04", "casualsuit06", "elegantsuit01")}
