@@ -13,7 +13,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from remime.faces.mesh import BLENDSHAPES, load_mesh
 from remime.faces.pose import load_pose
 from remime.heads.assets import COEFFICIENTS
 from remime.heads.renderer import Renderer
+from remime.heads.sheet import pose as sheet_pose
 from remime.heads.take import Take, figure_of, motion_of, render, scene_of
 
 GROUPS = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68)}
@@ -83,19 +84,19 @@ def measured(take: Take, judge: Judge) -> Iterator[Frame]:
         yield frame
 
 
-def blinks(take: Take, judge: Judge) -> tuple[float, float]:
-    """What the mesh network says of eyes that are open, and of eyes that are closed; of the wider open one."""
+STEPS = np.linspace(0, 1, 5)
+
+
+def sweep(take: Take, judge: Judge, unit: str, sides: tuple[str, ...]) -> list[float]:
+    """What the mesh network says of a face unit that goes from 0 to 1, from ahead; the least of both sides."""
     figure, renderer, answers = figure_of(take.identity), Renderer(take.size), []
-    for closed in (0.0, 1.0):
-        coefficients = np.zeros(len(COEFFICIENTS))
-        coefficients[[COEFFICIENTS.index(f"eyeBlink{side}") for side in ("Left", "Right")]] = closed
-        pose = replace(motion_of(take)[0], coefficients=coefficients, gaze=(0.0, 0.0), head=(0.0, 0.0, 0.0))
+    for value in STEPS:
+        pose = sheet_pose(**{unit + side: value for side in sides})
         rendered = renderer.render(figure, pose, scene_of(take))
         frame = Frame(take.identity, "", {})
         judge(frame, rendered.image, rendered.landmarks)
-        found = frame.found or {"eyeBlinkLeft": np.nan, "eyeBlinkRight": np.nan}
-        answers.append(min(found["eyeBlinkLeft"], found["eyeBlinkRight"]))
-    return answers[0], answers[1]
+        answers.append(min((frame.found or {}).get(unit + side, np.nan) for side in sides))
+    return answers
 
 
 def speed(size: int) -> tuple[float, float]:
@@ -121,7 +122,9 @@ def report(frames: list[Frame]) -> None:
     errors = np.stack([frame.error for frame in seen])
     for name, (first, last) in GROUPS.items():
         each = errors[:, first:last].mean(1)
-        print(f"landmarks, {name}: median {np.median(each):.3f}, 95 % {np.quantile(each, 0.95):.3f} of the eyes' distance")
+        print(
+            f"landmarks, {name}: median {np.median(each):.3f}, 95 % {np.quantile(each, 0.95):.3f} of the eyes' distance"
+        )
     vectors = np.stack([frame.vector for frame in seen])
     alike = vectors @ vectors.T
     owner = np.array([frame.identity for frame in seen])
@@ -130,18 +133,49 @@ def report(frames: list[Frame]) -> None:
     centres = {i: vectors[owner == i].sum(0) for i in np.unique(owner)}
     right = 0
     for vector, i in zip(vectors, owner, strict=True):
-        scores = {j: vector @ (c - vector * (i == j)) / np.linalg.norm(c - vector * (i == j)) for j, c in centres.items()}
+        scores = {
+            j: vector @ (c - vector * (i == j)) / np.linalg.norm(c - vector * (i == j))
+            for j, c in centres.items()
+        }
         right += max(scores, key=lambda j: scores[j]) == i
-    print(f"sface: same person {mine.mean():.3f} (5 % {np.quantile(mine, 0.05):.3f}), others {others.mean():.3f}")
-    print(f"  (95 % {np.quantile(others, 0.95):.3f}); nearest mean of {len(centres)} people right: {100 * right / len(seen):.1f} %")
-    for name in ("yaw", "pitch", "eyeBlinkLeft", "jawOpen", "mouthSmileLeft", "mouthPucker", "browInnerUp", "browDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeLookDownLeft", "mouthFunnel", "jawLeft", "mouthLeft"):
+    print(
+        f"sface: same person {mine.mean():.3f} (5 % {np.quantile(mine, 0.05):.3f}), others {others.mean():.3f}"
+    )
+    print(
+        f"  (95 % {np.quantile(others, 0.95):.3f}); nearest mean of {len(centres)} people right: {100 * right / len(seen):.1f} %"
+    )
+    for name in (
+        "yaw",
+        "pitch",
+        "eyeBlinkLeft",
+        "jawOpen",
+        "mouthSmileLeft",
+        "mouthPucker",
+        "browInnerUp",
+        "browDownLeft",
+        "eyeLookInLeft",
+        "eyeLookOutLeft",
+        "eyeLookUpLeft",
+        "eyeLookDownLeft",
+        "mouthFunnel",
+        "jawLeft",
+        "mouthLeft",
+    ):
         pairs = np.array([(frame.truth[name], frame.found[name]) for frame in seen])
-        print(f"{name}: correlation {np.corrcoef(pairs.T)[0, 1]:.3f}, truth {pairs[:, 0].std():.3f}, found {pairs[:, 1].std():.3f}")
+        over_all = np.corrcoef(pairs.T)[0, 1]
+        for person in centres:
+            pairs[owner == person] -= pairs[owner == person].mean(0)
+        within = np.corrcoef(pairs.T)[0, 1]
+        print(
+            f"{name}: correlation {over_all:.3f}, within people {within:.3f}, truth varies by {pairs[:, 0].std():.3f}"
+        )
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--identities", type=int, default=60)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--max-yaw", type=float, default=35.0)
@@ -150,15 +184,20 @@ def main() -> None:
     torch.set_num_threads(1)
     for size in (256, 512):
         build, frame = speed(size)
-        print(f"{size}: {build:.2f} s per person, {frame:.4f} s per frame, {1 / frame:.1f} frames/s on one core")
-    judge, frames, closing = Judge(), list[Frame](), []
+        print(
+            f"{size}: {build:.2f} s per person, {frame:.4f} s per frame, {1 / frame:.1f} frames/s on one core"
+        )
+    judge, frames, blinks, jaws = Judge(), list[Frame](), [], []
     for take in takes(o.identities, o.frames, o.max_yaw, o.size):
         frames += measured(take, judge)
-        closing.append(blinks(take, judge))
+        blinks.append(sweep(take, judge, "eyeBlink", ("Left", "Right")))
+        jaws.append(sweep(take, judge, "jawOpen", ("",)))
     report(frames)
-    opened, closed = np.array(closing).T
-    print(f"eyeBlink at 0: {np.nanmean(opened):.3f} (most {np.nanmax(opened):.3f})")
-    print(f"  at 1: {np.nanmean(closed):.3f} (least {np.nanmin(closed):.3f})")
+    for name, answers in (("eyeBlink", np.array(blinks)), ("jawOpen", np.array(jaws))):
+        each = [np.corrcoef(STEPS, row)[0, 1] for row in answers if np.isfinite(row).all()]
+        print(f"{name} alone, at 0, 1/4, … 1: {np.nanmean(answers, 0).round(3)}")
+        print(f"  most at 0 {np.nanmax(answers[:, 0]):.3f}, least at 1 {np.nanmin(answers[:, -1]):.3f};")
+        print(f"  correlation with the truth: mean {np.mean(each):.3f}, least {np.min(each):.3f}")
 
 
 if __name__ == "__main__":

@@ -125,7 +125,9 @@ def assemble(anatomy: Mapping[str, Any], parts: Mapping[str, Any], names: Mappin
         parts: arrays of ``head-parts``, see ``remime.weights.convert.makehuman``.
         names: the lists of both descriptions.
     """
-    local = np.full(int(max(anatomy["ids"].max(), *(parts[f"{p}.anchors"].max() for p in names["parts"]))) + 1, -1)
+    local = np.full(
+        int(max(anatomy["ids"].max(), *(parts[f"{p}.anchors"].max() for p in names["parts"]))) + 1, -1
+    )
     local[anatomy["ids"]] = np.arange(len(anatomy["ids"]))
     order = [names["expression"].index(name) for name in COEFFICIENTS]
     expression = anatomy["expression"][order].astype(np.float32)

@@ -97,7 +97,9 @@ class Identity:
         if set(values) != known:
             wrong = sorted(known ^ set(values))
             raise InputError("identity", f"has too many or too few parameters: {', '.join(wrong)}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        )
 
 
 # How far details may go, in the spread of the others; what these would do to a face is no variety but a mask.

@@ -137,15 +137,16 @@ def _turn(rng: np.random.Generator, time: Curve) -> Curve:
     curve = np.full(len(time), place)
     for moment in _moments(rng, float(time[-1]), lambda: rng.uniform(1.0, 3.0)):
         aim = rng.normal(0, 0.55)
-        curve += (aim - place) * ease((time - moment) / rng.uniform(0.5, 1.0))
+        curve += (aim - place) * ease((time - moment) / rng.uniform(0.6, 1.2))
         place = aim
     return curve
 
 
 def _pose(seed: int, time: Curve, max_yaw: float, max_pitch: float) -> Curve:
-    turns, nods, drift = (np.random.default_rng([seed, 6, stream]) for stream in (0, 1, 2))
+    # Streams of their own: how long one of them lasts must not change another.
+    turns, nods, drift, tilts = (np.random.default_rng([seed, 6, stream]) for stream in range(4))
     yaw = max_yaw * (_turn(turns, time) + 0.12 * wander(drift, time, 1.2))
-    pitch = max_pitch * (0.6 * _turn(turns, time) + 0.15 * wander(drift, time, 1.0))
+    pitch = max_pitch * (0.6 * _turn(tilts, time) + 0.15 * wander(drift, time, 1.0))
     roll = 0.35 * max_pitch * wander(drift, time, 2.5) + 0.08 * yaw
     for moment in _moments(nods, float(time[-1]), lambda: nods.uniform(2.5, 7.0)):
         length, size = nods.uniform(0.22, 0.38), nods.uniform(0.2, 0.6)
@@ -197,7 +198,7 @@ def _talk(seed: int, face: _Face, time: Curve) -> None:
     rng = np.random.default_rng([seed, 9])
     loudness = rng.uniform(0.7, 1.2)
     moment = rng.uniform(-1.5, 0.8)
-    while moment < time[-1]:
+    while moment < time[-1] + 1:  # a mouth gets ready before it speaks
         end = moment + rng.uniform(1.0, 4.0)
         while moment < end:
             length = rng.uniform(0.15, 0.27)

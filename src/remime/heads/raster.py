@@ -38,7 +38,9 @@ class Coverage(NamedTuple):
 def empty_coverage(side: int) -> Coverage:
     """The buffers of a picture of ``side`` × ``side`` samples."""
     shape = (side, side)
-    return Coverage(np.full(shape, FAR, np.float32), np.full(shape, -1, np.int32), np.zeros((*shape, 2), np.float32))
+    return Coverage(
+        np.full(shape, FAR, np.float32), np.full(shape, -1, np.int32), np.zeros((*shape, 2), np.float32)
+    )
 
 
 class Layers(NamedTuple):
@@ -184,7 +186,11 @@ def _insert(count, depths, numbers, alphas, shares, distance, number, alpha, b, 
         count -= 1
     place = count
     while place > 0 and depths[place - 1] > distance:
-        depths[place], numbers[place], alphas[place] = depths[place - 1], numbers[place - 1], alphas[place - 1]
+        depths[place], numbers[place], alphas[place] = (
+            depths[place - 1],
+            numbers[place - 1],
+            alphas[place - 1],
+        )
         shares[place, 0], shares[place, 1] = shares[place - 1, 0], shares[place - 1, 1]
         place -= 1
     depths[place], numbers[place], alphas[place] = distance, number, alpha
@@ -264,7 +270,14 @@ def draw_shadow(points, triangles, uv, material, casts, nearest, texels, places)
         if casts[kind] > 1.0:
             continue
         i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x0, y0, x1, y1, x2, y2 = points[i, 0], points[i, 1], points[j, 0], points[j, 1], points[k, 0], points[k, 1]
+        x0, y0, x1, y1, x2, y2 = (
+            points[i, 0],
+            points[i, 1],
+            points[j, 0],
+            points[j, 1],
+            points[k, 0],
+            points[k, 1],
+        )
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
         if abs(area) < 1e-9:
             continue

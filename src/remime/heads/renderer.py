@@ -12,7 +12,15 @@ from remime.heads.assets import Floats, Kit
 from remime.heads.identity import Identity
 from remime.heads.landmarks import landmark_vertices
 from remime.heads.lids import calibrate
-from remime.heads.raster import FAR, draw, draw_layers, draw_shadow, empty_coverage, empty_layers, vertex_normals
+from remime.heads.raster import (
+    FAR,
+    draw,
+    draw_layers,
+    draw_shadow,
+    empty_coverage,
+    empty_layers,
+    vertex_normals,
+)
 from remime.heads.scene import Scene, backdrop
 from remime.heads.shading import LABELS, shade
 from remime.heads.shape import BROWS, LASHES, MATERIALS, Pose, Shape, rotated
@@ -188,7 +196,9 @@ class Renderer:
         return inside & (places[:, 2] < depth + _BEHIND)
 
 
-def _anatomy(shape: Shape, vertices: Floats, turn: Floats, shift: Floats, centre: Floats) -> NDArray[np.float64]:
+def _anatomy(
+    shape: Shape, vertices: Floats, turn: Floats, shift: Floats, centre: Floats
+) -> NDArray[np.float64]:
     """Both eyes, the head's middle, the front of the teeth, and where the head faces, as ``shade`` wants them."""
     fitted = shape.parts["teeth"]
     teeth, ahead = vertices[fitted.start : fitted.end], turn[:, 2]

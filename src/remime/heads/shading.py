@@ -21,11 +21,13 @@ LABELS = ("background", "skin", "hair", "brows", "lashes", "eyes", "teeth", "ton
 
 _LIPS = LABELS.index("lips")
 _LABEL_OF = np.array(
-    [LABELS.index(n) for n in ("skin", "eyes", "teeth", "tongue", "clothes", "brows", "lashes", "hair")], np.int64
+    [LABELS.index(n) for n in ("skin", "eyes", "teeth", "tongue", "clothes", "brows", "lashes", "hair")],
+    np.int64,
 )
 # Red, green and blue light wraps around edges by so much, per material; skin first.
 _WRAP = np.array(
-    [[0.36, 0.18, 0.12], [0.30, 0.25, 0.25], [0.40, 0.35, 0.30], [0.40, 0.20, 0.20], [0.05, 0.05, 0.05]], np.float64
+    [[0.36, 0.18, 0.12], [0.30, 0.25, 0.25], [0.40, 0.35, 0.30], [0.40, 0.20, 0.20], [0.05, 0.05, 0.05]],
+    np.float64,
 )
 # Strength and sharpness of highlights.
 _GLOSS = np.array([[0.30, 22.0], [1.2, 350.0], [0.30, 60.0], [0.40, 30.0], [0.02, 8.0]], np.float64)
@@ -110,7 +112,11 @@ def _surface(colour, normal, eye, lights, ambient, lit, seen, kind, gloss, sharp
         shadow = lit if n == 0 else 1.0
         soft = shadow**0.7 if kind == SKIN else shadow
         dim = 0.55 + 0.45 * seen
-        dr, dg, db = max(0.0, facing + wr) / (1.0 + wr), max(0.0, facing + wg) / (1.0 + wg), max(0.0, facing + wb) / (1.0 + wb)
+        dr, dg, db = (
+            max(0.0, facing + wr) / (1.0 + wr),
+            max(0.0, facing + wg) / (1.0 + wg),
+            max(0.0, facing + wb) / (1.0 + wb),
+        )
         red += r * lights[n, 3] * dim * soft * dr * (0.65 + 0.35 * dr)
         green += g * lights[n, 4] * dim * shadow * dg * (0.65 + 0.35 * dg)
         blue += b * lights[n, 5] * dim * shadow * db * (0.65 + 0.35 * db)
@@ -124,7 +130,9 @@ def _surface(colour, normal, eye, lights, ambient, lit, seen, kind, gloss, sharp
             blue += lights[n, 5] * shine
     if kind == SKIN or kind == EYES:
         # At grazing angles skin mirrors what is around; eyes mirror the sky.
-        edge = 0.10 * (1.0 - max(0.0, nx * vx + ny * vy + nz * vz)) ** 4 if kind == SKIN else 0.06 * max(0.0, ny)
+        edge = (
+            0.10 * (1.0 - max(0.0, nx * vx + ny * vy + nz * vz)) ** 4 if kind == SKIN else 0.06 * max(0.0, ny)
+        )
         red, green, blue = red + ar * edge * seen, green + ag * edge * seen, blue + ab * edge * seen
     return red, green, blue
 
@@ -245,13 +253,21 @@ def shade(
                         if lips > 0.5:
                             label = _LIPS
                         near = 1.0 / CANVAS
-                        right, left = texel(texels, places, BUMP, u + near, v)[0], texel(texels, places, BUMP, u - near, v)[0]
-                        upper, lower = texel(texels, places, BUMP, u, v + near)[0], texel(texels, places, BUMP, u, v - near)[0]
+                        right, left = (
+                            texel(texels, places, BUMP, u + near, v)[0],
+                            texel(texels, places, BUMP, u - near, v)[0],
+                        )
+                        upper, lower = (
+                            texel(texels, places, BUMP, u, v + near)[0],
+                            texel(texels, places, BUMP, u, v - near)[0],
+                        )
                         nx, ny, nz = _unit(nx + 0.010 * (right - left), ny + 0.010 * (upper - lower), nz)
                         strength, sharp = gloss * (strength + 0.25 * lips), sharp + 30.0 * lips
                     elif kind == EYES:
                         nearer = 0 if abs(px - anatomy[0, 0]) < abs(px - anatomy[1, 0]) else 1
-                        nx, ny, nz = _unit(px - anatomy[nearer, 0], py - anatomy[nearer, 1], pz - anatomy[nearer, 2])
+                        nx, ny, nz = _unit(
+                            px - anatomy[nearer, 0], py - anatomy[nearer, 1], pz - anatomy[nearer, 2]
+                        )
                         open_, cr, cg, cb = 0.25 + 0.75 * seen, 0.70 * cr, 0.68 * cg, 0.68 * cb
                     elif kind == TEETH or kind == TONGUE:
                         lit = 0.2 + 0.8 * lit
@@ -269,7 +285,9 @@ def shade(
                     eye = _unit(view[3] - px, view[4] - py, view[5] - pz)
                     if kind == CLOTHES and nx * eye[0] + ny * eye[1] + nz * eye[2] < 0.0:
                         nx, ny, nz = -nx, -ny, -nz  # the inside of a collar
-                    r, g, b = _surface((cr, cg, cb), (nx, ny, nz), eye, lights, ambient, lit, open_, kind, strength, sharp)
+                    r, g, b = _surface(
+                        (cr, cg, cb), (nx, ny, nz), eye, lights, ambient, lit, open_, kind, strength, sharp
+                    )
                 for n in range(layers.count[row, column] - 1, -1, -1):
                     t = layers.triangle[row, column, n]
                     kind = material[t]
@@ -290,11 +308,19 @@ def shade(
                             qx, qy, qz = _mix(shadowed, i, j, k, first, second, third)
                             lit = 0.5 + 0.5 * _lit(nearest, qx, qy, qz, 0.35, 3.0)
                         cr, cg, cb = _strand((cr, cg, cb), normal, outward, eye, lights, ambient, lit, 0.78)
-                    r, g, b = r * (1.0 - alpha) + cr * alpha, g * (1.0 - alpha) + cg * alpha, b * (1.0 - alpha) + cb * alpha
+                    r, g, b = (
+                        r * (1.0 - alpha) + cr * alpha,
+                        g * (1.0 - alpha) + cg * alpha,
+                        b * (1.0 - alpha) + cb * alpha,
+                    )
                     if alpha > 0.5:
                         label = _LABEL_OF[kind]
                 votes[label] += 1
-                red, green, blue = red + _tone(r, exposure), green + _tone(g, exposure), blue + _tone(b, exposure)
+                red, green, blue = (
+                    red + _tone(r, exposure),
+                    green + _tone(g, exposure),
+                    blue + _tone(b, exposure),
+                )
             share = 1.0 / (per * per)
             image[y, x, 0], image[y, x, 1], image[y, x, 2] = red * share, green * share, blue * share
             labels[y, x] = np.argmax(votes)

@@ -26,7 +26,13 @@ _BUILD = ("min", "average", "max")
 # How much of the head's turn each bone has made, from the lowest of the neck up.
 _TURN = {"neck01": 0.12, "neck02": 0.30, "neck03": 0.60, "head": 1.0}
 # The base mesh looks stern: its face at rest is this much of some face units away from what looks neutral.
-_RELAXED = {"browInnerUp": 0.40, "eyeWideLeft": 0.12, "eyeWideRight": 0.12, "mouthSmileLeft": 0.08, "mouthSmileRight": 0.08}
+_RELAXED = {
+    "browInnerUp": 0.40,
+    "eyeWideLeft": 0.12,
+    "eyeWideRight": 0.12,
+    "mouthSmileLeft": 0.08,
+    "mouthSmileRight": 0.08,
+}
 _LIDS = tuple(n for n in COEFFICIENTS if n.startswith(("eyeBlink", "eyeSquint", "eyeWide", "eyeLook")))
 
 

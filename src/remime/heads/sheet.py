@@ -27,6 +27,8 @@ def pose(
     """A pose by the names of its coefficients; one without a side stands for both."""
     values = np.zeros(len(COEFFICIENTS))
     for name, value in coefficients.items():
+        if not any(known.startswith(name) for known in COEFFICIENTS):
+            raise ValueError(f"{name!r} is no coefficient")
         sides = [name] if name in COEFFICIENTS else [name + side for side in ("Left", "Right")]
         values[[COEFFICIENTS.index(side) for side in sides]] = value
     return Pose(values, gaze, head)
@@ -37,10 +39,14 @@ POSES: dict[str, Pose] = {
     "yaw -30, smile": pose((-30, 0, 0), mouthSmile=0.8, cheekSquint=0.4),
     "yaw 25, a": pose((25, 4, -4), jawOpen=0.55, mouthLowerDown=0.3),
     "pitch -10, blink": pose((0, -10, 0), eyeBlink=1),
-    "looks aside, u": pose(gaze=(20, 0), mouthPucker=0.7, mouthFunnel=0.3, eyeLookOutRight=0.9, eyeLookInLeft=0.9),
+    "looks aside, u": pose(
+        gaze=(20, 0), mouthPucker=0.7, mouthFunnel=0.3, eyeLookOutRight=0.9, eyeLookInLeft=0.9
+    ),
     "raised brows": pose((-8, 8, 8), browInnerUp=0.9, browOuterUp=0.9, eyeWide=0.5, jawOpen=0.15),
     "frown": pose((12, -4, -8), browDown=0.9, mouthFrown=0.7, noseSneer=0.3),
-    "laugh": pose((-15, 5, 0), mouthSmile=0.9, jawOpen=0.35, cheekSquint=0.7, eyeSquint=0.4, mouthUpperUp=0.3),
+    "laugh": pose(
+        (-15, 5, 0), mouthSmile=0.9, jawOpen=0.35, cheekSquint=0.7, eyeSquint=0.4, mouthUpperUp=0.3
+    ),
 }
 """What everybody is shown doing."""
 

@@ -71,7 +71,9 @@ def scalp_region(kit: Kit, hair: str) -> Floats:
     near = 1 - _step(0.10, 0.28, cKDTree(cards).query(vertices)[0])
     up, back = vertices[:, 1] - eyes[1], eyes[2] - vertices[:, 2]
     # Hair that hangs down lies near cheeks and shoulders without growing there.
-    return (near * np.maximum(_step(0.45, 0.70, up), _step(0.95, 1.2, back) * _step(-0.9, -0.5, up))).astype(np.float32)
+    return (near * np.maximum(_step(0.45, 0.70, up), _step(0.95, 1.2, back) * _step(-0.9, -0.5, up))).astype(
+        np.float32
+    )
 
 
 def _mask(kit: Kit, name: str) -> Floats:
@@ -119,7 +121,11 @@ def _grow(kit: Kit, identity: Identity, skin: Floats, noise: _Noise) -> Floats:
     roots = np.clip(0.60 + 0.15 * noise(1, 0.6) + 0.07 * noise(8, 1.0), 0, 1)
     if identity.stubble:
         beard = gaussian_filter(kit.paint(beard_region(kit)), 2.5) * (kit.masks["lips"] < 40)
-        skin = _blend(skin, np.array(identity.brow_colour) * 0.9 + 0.01, beard * roots * min(0.80, 0.9 * identity.stubble))
+        skin = _blend(
+            skin,
+            np.array(identity.brow_colour) * 0.9 + 0.01,
+            beard * roots * min(0.80, 0.9 * identity.stubble),
+        )
     scalp = gaussian_filter(kit.paint(scalp_region(kit, identity.hair or _BARE)), 3.0)
     density = 0.97 if identity.hair else 0.45 * identity.shave
     hairs = _step(0.2, 0.9, scalp) * (0.85 + 0.15 * roots) if identity.hair else scalp * roots
@@ -161,7 +167,9 @@ def _strands(texture: NDArray[np.uint8], colour: Colour) -> Floats:
     light, alpha = _light(linear(texture[..., :3])), texture[..., 3].astype(np.float32) / 255
     mean = float((light * alpha).sum() / max(alpha.sum(), 1e-6))
     around = gaussian_filter(light * alpha, 14) / np.maximum(gaussian_filter(alpha, 14), 1e-3)
-    strand = np.clip((light + 0.02) / (around + 0.02), 0.45, 1.6) * np.clip(around / max(mean, 1e-4), 0.6, 1.25)
+    strand = np.clip((light + 0.02) / (around + 0.02), 0.45, 1.6) * np.clip(
+        around / max(mean, 1e-4), 0.6, 1.25
+    )
     return np.concatenate([strand[..., None] * np.array(colour, np.float32), alpha[..., None]], -1)
 
 
@@ -192,5 +200,3 @@ def textures(kit: Kit, identity: Identity) -> Atlas:
             np.repeat(pores[..., None], 4, -1),
         ]
     )
-
-

@@ -138,7 +138,9 @@ def _joints(package: _Package, mesh: _Mesh) -> dict[str, list[int]]:
     found = {}
     for bone in BONES[1:]:
         start = _rig(package)[bone]["head"]
-        found[bone] = mesh.group(start["cube_name"]) if start["strategy"] == "CUBE" else start["vertex_indices"]
+        found[bone] = (
+            mesh.group(start["cube_name"]) if start["strategy"] == "CUBE" else start["vertex_indices"]
+        )
     return found
 
 
@@ -235,7 +237,10 @@ def _convert(package: _Package) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     macro = _named(package, f"{_ROOT}targets/macrodetails/", _MACRO)
     details = _details(package)
     sides = [
-        [sum((package.target(name) for name in names[side]), np.zeros((_VERTICES, 3), np.float32)) for names in details.values()]
+        [
+            sum((package.target(name) for name in names[side]), np.zeros((_VERTICES, 3), np.float32))
+            for names in details.values()
+        ]
         for side in (0, 1)
     ]
     arrays: dict[str, NDArray[Any]] = {

