@@ -138,7 +138,7 @@ def arrays() -> tuple[dict[str, Any], dict[str, Any], dict[str, list[str]]]:
     for name in ("brows01", "lashes01", "lashes02", *(f"hair-{style}" for style in HAIR)):
         add(name, "skin", crown, places)
         parts[f"{name}.texture"][::2, :, 3] = 90
-        parts[f"{name}.offsets"][:] = (0.15 if name.startswith("hair") else 0.05) * (skin - CENTRE)
+        parts[f"{name}.offsets"][:] = (0.04 if name.startswith("hair") else 0.02) * (skin - CENTRE)
         names.append(name)
     for sex in ("male", "female"):
         name = f"clothes-{sex}-shirt"

@@ -186,5 +186,5 @@ def load_kit() -> Kit:
     from remime import weights
 
     anatomy, parts = (weights.load(name) for name in WEIGHTS)
-    arrays = [{name: value.numpy() for name, value in held.tensors.items()} for held in (anatomy, parts)]
-    return assemble(*arrays, anatomy.meta | parts.meta)
+    body, worn = ({key: value.numpy() for key, value in held.tensors.items()} for held in (anatomy, parts))
+    return assemble(body, worn, anatomy.meta | parts.meta)

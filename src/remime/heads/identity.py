@@ -92,14 +92,14 @@ class Identity:
         Raises:
             InputError: a parameter is missing or unknown.
         """
-        values = json.loads(text)
+        values: dict[str, Any] = json.loads(text)
         known = {field.name for field in fields(cls)}
         if set(values) != known:
             wrong = sorted(known ^ set(values))
             raise InputError("identity", f"has too many or too few parameters: {', '.join(wrong)}")
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        )
+        for name, value in values.items():
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
 
 
 # How far details may go, in the spread of the others; what these would do to a face is no variety but a mask.
@@ -162,9 +162,9 @@ _SPREAD, _ASYMMETRY = 0.34, 0.06
 # Faces at rest look stern where the inner ends of their brows hang low, and sad the other way round.
 _RESTING = {"eyebrows-angle-down-up": 0.30, "eyebrows-trans-down-up": 0.12, "mouth-angles-down-up": 0.10}
 
-_MEN = {"hair-short01": 3, "hair-short02": 3, "hair-short04": 3, "": 1.3}
-_WOMEN = {"hair-long01": 3, "hair-ponytail01": 4, "hair-short01": 1, "hair-short04": 1.5}
-_AFRO = {"hair-afro01": 3, "hair-short01": 2, "": 1}
+_MEN: dict[str, float] = {"hair-short01": 3, "hair-short02": 3, "hair-short04": 3, "": 1.3}
+_WOMEN: dict[str, float] = {"hair-long01": 3, "hair-ponytail01": 4, "hair-short01": 1, "hair-short04": 1.5}
+_AFRO: dict[str, float] = {"hair-afro01": 3, "hair-short01": 2, "": 1}
 
 
 def _pick(rng: np.random.Generator, shares: dict[str, float]) -> str:
@@ -195,7 +195,14 @@ def _details(rng: np.random.Generator, kit: Kit) -> dict[str, float]:
 
 def _hair_colour(rng: np.random.Generator, people: str, age: float) -> str:
     dark = {"black": 0.75, "dark brown": 0.25}
-    light = {"dark brown": 25, "brown": 25, "light brown": 17, "blond": 17, "red": 8, "black": 8}
+    light = {
+        "dark brown": 0.25,
+        "brown": 0.25,
+        "light brown": 0.17,
+        "blond": 0.17,
+        "red": 0.08,
+        "black": 0.08,
+    }
     if age > 0.78 and rng.random() < 0.7:
         return _pick(rng, {"grey": 0.65, "white": 0.35})
     return _pick(rng, light if people == "caucasian" else dark)

@@ -47,12 +47,12 @@ class Layers(NamedTuple):
     """See-through surfaces before the opaque ones, the nearest first.
 
     Args:
-        count: [S, S] how many there are at a sample.
+        filled: [S, S] how many there are at a sample.
         depth, triangle, alpha: [S, S, K].
         shares: [S, S, K, 2].
     """
 
-    count: NDArray[np.int8]
+    filled: NDArray[np.int8]
     depth: NDArray[np.float32]
     triangle: NDArray[np.int32]
     alpha: NDArray[np.float32]
@@ -241,8 +241,8 @@ def draw_layers(points, triangles, uv, material, lift, first, depth, layers, tex
                 alpha = alpha_at(texels, places, kind, u, v)
                 if alpha < MIN_ALPHA:
                     continue
-                layers.count[row, column] = _insert(
-                    layers.count[row, column],
+                layers.filled[row, column] = _insert(
+                    layers.filled[row, column],
                     layers.depth[row, column],
                     layers.triangle[row, column],
                     layers.alpha[row, column],

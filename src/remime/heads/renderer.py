@@ -174,13 +174,14 @@ class Renderer:
         )
         image = np.rint(255 * self._image.clip(0, 1) ** (1 / GAMMA)).astype(np.uint8)
         places = points[figure.landmarks]
-        return Rendered(image, self._labels.copy(), places[:, :2] / SAMPLES - 0.5, self._unhidden(places))
+        landmarks = (places[:, :2] / SAMPLES - 0.5).astype(np.float32)
+        return Rendered(image, self._labels.copy(), landmarks, self._unhidden(places))
 
     def _draw(self, figure: Figure, points: Floats) -> None:
         shape, (depth, triangle, shares) = figure.shape, self._coverage
         depth.fill(FAR)
         triangle.fill(-1)
-        self._layers.count.fill(0)
+        self._layers.filled.fill(0)
         # Bodies are closed; of clothes the inside can be seen.
         draw(points, shape.triangles, 0, shape.closed, True, depth, triangle, shares)
         draw(points, shape.triangles, shape.closed, shape.opaque, False, depth, triangle, shares)

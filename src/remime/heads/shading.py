@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from remime.heads.assets import CANVAS
 from remime.heads.raster import FAR, texel
 from remime.heads.shape import BROWS, CLOTHES, EYES, HAIR, LASHES, SKIN, TEETH, TONGUE
-from remime.heads.assets import CANVAS
 from remime.heads.textures import BUMP
 
 LABELS = ("background", "skin", "hair", "brows", "lashes", "eyes", "teeth", "tongue", "lips", "clothes")
@@ -288,7 +288,7 @@ def shade(
                     r, g, b = _surface(
                         (cr, cg, cb), (nx, ny, nz), eye, lights, ambient, lit, open_, kind, strength, sharp
                     )
-                for n in range(layers.count[row, column] - 1, -1, -1):
+                for n in range(layers.filled[row, column] - 1, -1, -1):
                     t = layers.triangle[row, column, n]
                     kind = material[t]
                     alpha = min(_OPAQUE[kind - BROWS], layers.alpha[row, column, n] * _DENSE[kind - BROWS])

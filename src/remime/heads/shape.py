@@ -190,7 +190,7 @@ class Shape:
         """Which triangles of the skin do not lie below clothes."""
         hidden = np.zeros(self.base, bool)
         hidden[clothes.hidden] = True
-        return ~hidden[self.kit.triangles].all(1)
+        return np.logical_not(hidden[self.kit.triangles].all(1))
 
     def _prepare_lids(self) -> None:
         """The vertices of each eye's lids, and how far they are from the middle of the eyeball."""

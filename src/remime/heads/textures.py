@@ -23,7 +23,7 @@ _BARE = "hair-short04"  # whose hairline a shaven head has
 
 def linear(image: NDArray[np.uint8]) -> Floats:
     """sRGB values as linear light, by its common approximation."""
-    return (image.astype(np.float32) / 255) ** GAMMA
+    return ((image.astype(np.float32) / 255) ** GAMMA).astype(np.float32)
 
 
 def _light(colours: Floats) -> Floats:
@@ -80,9 +80,9 @@ def _mask(kit: Kit, name: str) -> Floats:
     return gaussian_filter(kit.masks[name].astype(np.float32) / 255, 1.0)
 
 
-def _blend(base: Floats, colour: Colour | Floats, share: Floats) -> Floats:
-    share = share[..., None]
-    return base * (1 - share) + np.asarray(colour, np.float32) * share
+def _blend(base: Floats, colour: Colour | NDArray[np.floating], share: NDArray[np.floating]) -> Floats:
+    part = share[..., None].astype(np.float32)
+    return base * (1 - part) + np.asarray(colour, np.float32) * part
 
 
 def _skin(kit: Kit, identity: Identity, noise: _Noise) -> Floats:
@@ -129,7 +129,7 @@ def _grow(kit: Kit, identity: Identity, skin: Floats, noise: _Noise) -> Floats:
     scalp = gaussian_filter(kit.paint(scalp_region(kit, identity.hair or _BARE)), 3.0)
     density = 0.97 if identity.hair else 0.45 * identity.shave
     hairs = _step(0.2, 0.9, scalp) * (0.85 + 0.15 * roots) if identity.hair else scalp * roots
-    return _blend(skin, np.array(identity.hair_colour) * 0.8, density * hairs.astype(np.float32))
+    return _blend(skin, np.array(identity.hair_colour) * 0.8, density * hairs)
 
 
 def _opaque(colours: Floats) -> Floats:

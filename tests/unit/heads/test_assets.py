@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from remime.faces.mesh import BLENDSHAPES
+from remime.heads import identity
 from remime.heads.assets import COEFFICIENTS, WEIGHTS, assemble, load_kit
 from remime.heads.shape import Pose, Shape
-from remime.heads import identity
 from remime.layout import _KIT
 from tests import heads
 

@@ -97,7 +97,7 @@ def test_layers_are_sorted_and_the_farthest_fall_off():
     for row in range(side):
         for column in range(side):
             wanted = sorted(expected[row][column])
-            count = int(layers.count[row, column])
+            count = int(layers.filled[row, column])
             assert count == min(most, len(wanted))
             assert layers.triangle[row, column, :count].tolist() == [t for _, t in wanted[:count]]
             fullest = max(fullest, len(wanted))
@@ -120,7 +120,7 @@ def test_layers_know_alpha_and_what_is_before_them():
         draw_layers(
             points, triangles, uv, np.zeros(1, np.int8), np.array([lift], float), 0, front, layers, *textures
         )
-        assert layers.count.any() == seen
+        assert layers.filled.any() == seen
 
 
 def test_texels_are_interpolated():

@@ -61,17 +61,11 @@ def _parts() -> list[_Part]:
         "short04": _COMMON,
     }
     parts += [_Part(f"hair-{name}", f"hair/{name}/{name}", size) for name, size in hair.items()]
-    suits = {
-        "male": (
-            "casualsuit01",
-            "casualsuit02",
-            "casualsuit03",
-            "casualsuit04",
-            "casualsuit06",
-            "elegantsuit01",
-        )
+    casual = tuple(f"casualsuit{number}" for number in ("01", "02", "03", "04", "06"))
+    suits: dict[str, tuple[str, ...]] = {
+        "male": (*casual, "elegantsuit01"),
+        "female": ("casualsuit01", "casualsuit02", "elegantsuit01", "sportsuit01"),
     }
-    suits["female"] = ("casualsuit01", "casualsuit02", "elegantsuit01", "sportsuit01")
     for sex, kinds in suits.items():
         size = _MALE if sex == "male" else _FEMALE
         parts += [_Part(f"clothes-{sex}-{k}", f"clothes/{sex}_{k}/{sex}_{k}", size) for k in kinds]
