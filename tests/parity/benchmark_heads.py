@@ -88,7 +88,7 @@ STEPS = np.linspace(0, 1, 5)
 
 
 def sweep(take: Take, judge: Judge, unit: str, sides: tuple[str, ...]) -> list[float]:
-    """What the mesh network says of a face unit that goes from 0 to 1, from ahead; the least of both sides."""
+    """What the mesh network says of a face unit that goes from 0 to 1; the least of both sides."""
     figure, renderer, answers = figure_of(take.identity), Renderer(take.size), []
     for value in STEPS:
         pose = sheet_pose(**{unit + side: value for side in sides})
@@ -122,9 +122,7 @@ def report(frames: list[Frame]) -> None:
     errors = np.stack([frame.error for frame in seen])
     for name, (first, last) in GROUPS.items():
         each = errors[:, first:last].mean(1)
-        print(
-            f"landmarks, {name}: median {np.median(each):.3f}, 95 % {np.quantile(each, 0.95):.3f} of the eyes' distance"
-        )
+        print(f"landmarks, {name}: median {np.median(each):.3f}, 95 % {np.quantile(each, 0.95):.3f}")
     vectors = np.stack([frame.vector for frame in seen])
     alike = vectors @ vectors.T
     owner = np.array([frame.identity for frame in seen])
@@ -138,11 +136,9 @@ def report(frames: list[Frame]) -> None:
             for j, c in centres.items()
         }
         right += max(scores, key=lambda j: scores[j]) == i
+    print(f"sface: same {mine.mean():.3f} (5 % {np.quantile(mine, 0.05):.3f}), others {others.mean():.3f}")
     print(
-        f"sface: same person {mine.mean():.3f} (5 % {np.quantile(mine, 0.05):.3f}), others {others.mean():.3f}"
-    )
-    print(
-        f"  (95 % {np.quantile(others, 0.95):.3f}); nearest mean of {len(centres)} people right: {100 * right / len(seen):.1f} %"
+        f"  (95 % {np.quantile(others, 0.95):.3f}); nearest of {len(centres)} {100 * right / len(seen):.1f} % right"
     )
     for name in (
         "yaw",
@@ -167,7 +163,7 @@ def report(frames: list[Frame]) -> None:
             pairs[owner == person] -= pairs[owner == person].mean(0)
         within = np.corrcoef(pairs.T)[0, 1]
         print(
-            f"{name}: correlation {over_all:.3f}, within people {within:.3f}, truth varies by {pairs[:, 0].std():.3f}"
+            f"{name}: correlation {over_all:.3f}, within people {within:.3f}, spread {pairs[:, 0].std():.3f}"
         )
 
 

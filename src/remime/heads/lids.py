@@ -39,7 +39,7 @@ def visible(shape: Shape, side: int, closed: float, gaze: tuple[float, float] = 
 
 
 def calibrate(shape: Shape) -> NDArray[np.float64]:
-    """What ``eyeBlink`` of the left and right eye is multiplied with, so that 1 just closes them; kept in ``shape``."""
+    """Find what ``eyeBlink`` of the left and right eye is multiplied with, so that 1 just closes them."""
     for side in (0, 1):
         low, high = _LEAST, _MOST
         for _ in range(_STEPS):

@@ -22,7 +22,7 @@ from remime.heads.raster import (
     vertex_normals,
 )
 from remime.heads.scene import Scene, backdrop
-from remime.heads.shading import LABELS, shade
+from remime.heads.shading import LABELS, Mesh, Setting, shade
 from remime.heads.shape import BROWS, LASHES, MATERIALS, Pose, Shape, rotated
 from remime.heads.textures import GAMMA, textures
 
@@ -94,6 +94,11 @@ class Camera:
         right, down = scene.shift
         return cls(side / scene.span * scene.distance, side / 2, (right, -down, scene.distance))
 
+    def in_pixels(self) -> NDArray[np.float64]:
+        """The same in pixels, whose centres are at integers."""
+        focal, middle = self.focal / SAMPLES, self.middle / SAMPLES - 0.5
+        return np.array([focal, middle, middle, *self.position])
+
     def project(self, vertices: Floats) -> Floats:
         """Vertices [V, 3] as samples right and down, with edges at integers, and the distance."""
         away = self.position[2] - vertices[:, 2]
@@ -104,7 +109,7 @@ class Camera:
         return points
 
     def array(self) -> NDArray[np.float64]:
-        """As ``shade`` wants it."""
+        """Focal length, centre right and down, position: as ``shade`` wants it, in samples."""
         return np.array([self.focal, self.middle, self.middle, *self.position])
 
 
@@ -149,29 +154,30 @@ class Renderer:
         turn, shift = shape.head_move(pose)
         centre = turn @ _HAIR + shift
         lights = np.array([[*light.direction, *light.colour] for light in scene.lights])
-        shadowed = _toward(lights[0, :3], vertices, centre)
-        self._nearest.fill(-FAR)
-        mesh = (shape.triangles, shape.uv, shape.material)
-        draw_shadow(shadowed, *mesh, _CASTS, self._nearest, *figure.textures)
-        shade(
-            camera.array(),
+        mesh = Mesh(
             vertices,
             normals,
-            shadowed,
-            *mesh,
-            self._coverage,
-            self._layers,
+            _toward(lights[0, :3], vertices, centre),
+            shape.triangles,
+            shape.uv,
+            shape.material,
             *figure.textures,
+            _anatomy(shape, vertices, turn, shift, centre),
+        )
+        self._nearest.fill(-FAR)
+        draw_shadow(
+            mesh.shadowed, mesh.triangles, mesh.uv, mesh.material, _CASTS, self._nearest, *figure.textures
+        )
+        setting = Setting(
+            camera.array(),
             lights,
             np.array([scene.sky, scene.ground]),
             self._nearest,
             _backdrop(scene, self.size),
-            _anatomy(shape, vertices, turn, shift, centre),
             scene.gloss,
             scene.exposure,
-            self._image,
-            self._labels,
         )
+        shade(mesh, setting, self._coverage, self._layers, self._image, self._labels)
         image = np.rint(255 * self._image.clip(0, 1) ** (1 / GAMMA)).astype(np.uint8)
         places = points[figure.landmarks]
         landmarks = (places[:, :2] / SAMPLES - 0.5).astype(np.float32)
@@ -200,7 +206,7 @@ class Renderer:
 def _anatomy(
     shape: Shape, vertices: Floats, turn: Floats, shift: Floats, centre: Floats
 ) -> NDArray[np.float64]:
-    """Both eyes, the head's middle, the front of the teeth, and where the head faces, as ``shade`` wants them."""
+    """Both eyes, the head's middle, the front of the teeth and where they face: ``Mesh.anatomy``."""
     fitted = shape.parts["teeth"]
     teeth, ahead = vertices[fitted.start : fitted.end], turn[:, 2]
     front = teeth.mean(0) + ahead * np.einsum("ni,i->n", teeth - teeth.mean(0), ahead).max()

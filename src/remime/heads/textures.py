@@ -51,7 +51,7 @@ class _Noise:
 
 
 def beard_region(kit: Kit) -> Floats:
-    """How much of a beard grows at each vertex of the base mesh: moustache, cheeks below a line, chin, jaw."""
+    """How much of a beard grows at each vertex of the base mesh: moustache, lower cheeks, chin, jaw."""
     vertices = kit.vertices
     eyes = np.mean([vertices[eye].mean(0) for eye in kit.eyes], 0)
     height = eyes[1] - vertices[kit.joints["neck02"]].mean(0)[1]
@@ -146,7 +146,7 @@ def _iris(kit: Kit, identity: Identity) -> Floats:
 
 
 def _teeth(kit: Kit) -> Floats:
-    """White teeth in their gums; the texture's molars are grey, so its shading counts only where it is local."""
+    """White teeth in their gums; the texture's molars are grey, so only its local shading counts."""
     given = linear(_texture(kit, "teeth")[..., :3])
     white = np.clip(4 * (given[..., 1] / np.maximum(given[..., 0], 1e-3) - 0.45), 0, 1)
     light = given.mean(-1)

@@ -74,13 +74,13 @@ def write_truth(path: Path, take: Any, frames: Iterable[Any]) -> None:
         take: the clip, a ``remime.heads.take.Take``.
         frames: its frames, ``remime.heads.renderer.Rendered``.
 
-    It holds ``time`` [T]; ``coefficients`` [T, 52] and their ``names``; ``gaze`` [T, 2] and ``pose`` [T, 3] in
-    degrees; ``landmarks`` [T, 68, 2] in pixels of the video and which are ``visible`` [T, 68]; ``labels``
+    It holds ``time`` [T]; ``coefficients`` [T, 52] and their ``names``; ``gaze`` [T, 2] and ``pose`` [T, 3]
+    in degrees; ``landmarks`` [T, 68, 2] in pixels of the video and which are ``visible`` [T, 68]; ``labels``
     [T, size / 2, size / 2] with ``label_names``; ``camera`` (focal length and centre in pixels, position in
     decimetres); as JSON ``take`` (the seeds), ``identity``, ``scene``.
     """
     from remime.heads.assets import COEFFICIENTS
-    from remime.heads.renderer import LABELS, Camera
+    from remime.heads.renderer import LABELS, SAMPLES, Camera
     from remime.heads.take import figure_of, motion_of, scene_of
 
     motion, scene, shown = motion_of(take), scene_of(take), list(frames)
@@ -96,7 +96,7 @@ def write_truth(path: Path, take: Any, frames: Iterable[Any]) -> None:
             visible=np.stack([frame.visible for frame in shown]),
             labels=np.stack([frame.labels[::2, ::2] for frame in shown]),
             label_names=np.array(LABELS),
-            camera=Camera.of(scene, take.size).array(),
+            camera=Camera.of(scene, take.size * SAMPLES).in_pixels(),
             take=np.array(json.dumps(asdict(take), sort_keys=True)),
             identity=np.array(figure_of(take.identity).identity.to_json()),
             scene=np.array(scene.to_json()),
