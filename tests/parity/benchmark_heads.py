@@ -131,14 +131,14 @@ def report(frames: list[Frame]) -> None:
     centres = {i: vectors[owner == i].sum(0) for i in np.unique(owner)}
     right = 0
     for vector, i in zip(vectors, owner, strict=True):
-        scores = {
-            j: vector @ (c - vector * (i == j)) / np.linalg.norm(c - vector * (i == j))
-            for j, c in centres.items()
-        }
+        # The frame itself is no part of the mean that it is compared with.
+        means = {j: centre - vector * (i == j) for j, centre in centres.items()}
+        scores = {j: vector @ mean / np.linalg.norm(mean) for j, mean in means.items()}
         right += max(scores, key=lambda j: scores[j]) == i
+    share = 100 * right / len(seen)
     print(f"sface: same {mine.mean():.3f} (5 % {np.quantile(mine, 0.05):.3f}), others {others.mean():.3f}")
     print(
-        f"  (95 % {np.quantile(others, 0.95):.3f}); nearest of {len(centres)} {100 * right / len(seen):.1f} % right"
+        f"  (95 % {np.quantile(others, 0.95):.3f}); nearest of {len(centres)}: {share:.1f} % right"
     )
     for name in (
         "yaw",

@@ -95,7 +95,7 @@ def surface(colour, normal, eye, lights, ambient, lit, seen, kind, gloss, sharp)
         lx, ly, lz = lights[n, 0], lights[n, 1], lights[n, 2]
         facing = nx * lx + ny * ly + nz * lz
         shadow = lit if n == 0 else 1.0
-        soft = shadow**0.7 if kind == SKIN else shadow
+        soft = shadow**0.7 if kind == SKIN and n == 0 else shadow
         dim = 0.55 + 0.45 * seen
         dr, dg, db = (
             max(0.0, facing + wr) / (1.0 + wr),

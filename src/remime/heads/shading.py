@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from remime.heads.assets import CANVAS
 from remime.heads.lighting import lit_share, mix, openness, strand, surface, tone, unit
-from remime.heads.raster import texel
+from remime.heads.raster import alpha_at, texel
 from remime.heads.shape import BROWS, CLOTHES, EYES, HAIR, LASHES, SKIN, TEETH, TONGUE
 from remime.heads.textures import BUMP
 
@@ -102,8 +102,8 @@ def _toward_camera(lens, point):
 def _pores(texels, places, normal, u, v):
     """A normal of the skin, tilted by its bumps."""
     near = 1.0 / CANVAS
-    across = texel(texels, places, BUMP, u + near, v)[0] - texel(texels, places, BUMP, u - near, v)[0]
-    along = texel(texels, places, BUMP, u, v + near)[0] - texel(texels, places, BUMP, u, v - near)[0]
+    across = alpha_at(texels, places, BUMP, u + near, v) - alpha_at(texels, places, BUMP, u - near, v)
+    along = alpha_at(texels, places, BUMP, u, v + near) - alpha_at(texels, places, BUMP, u, v - near)
     return unit(normal[0] + 0.010 * across, normal[1] + 0.010 * along, normal[2])
 
 

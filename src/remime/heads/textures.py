@@ -13,7 +13,7 @@ from remime.heads.raster import Atlas, atlas
 from remime.heads.shape import MATERIALS
 
 BUMP = len(MATERIALS)
-"""The place in the atlas of the skin's pores, as a height in its first channel."""
+"""The place in the atlas of the skin's pores, as a height in each of its channels."""
 
 GAMMA = 2.2
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)

@@ -64,7 +64,7 @@ def converted(tmp_path_factory):
 
 
 def test_faces_of_three_js():
-    """Bits: 1 four corners, 2 material, 4 face uv, 8 corner uvs, 16 normal, 32 normals, 64 colour, 128 colours."""
+    """Bits: 1 four corners, 2 material, 4 and 8 uvs, 16 and 32 normals, 64 and 128 colours."""
     triangle, square = [10, 11, 12], [10, 11, 12, 13]
     cases = [
         ([0, *triangle], triangle, [0, 0, 0]),
