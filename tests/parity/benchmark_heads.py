@@ -137,9 +137,7 @@ def report(frames: list[Frame]) -> None:
         right += max(scores, key=lambda j: scores[j]) == i
     share = 100 * right / len(seen)
     print(f"sface: same {mine.mean():.3f} (5 % {np.quantile(mine, 0.05):.3f}), others {others.mean():.3f}")
-    print(
-        f"  (95 % {np.quantile(others, 0.95):.3f}); nearest of {len(centres)}: {share:.1f} % right"
-    )
+    print(f"  (95 % {np.quantile(others, 0.95):.3f}); nearest of {len(centres)}: {share:.1f} % right")
     for name in (
         "yaw",
         "pitch",
