@@ -22,7 +22,7 @@ _WRAP = np.array(
 _TAPS = 10  # points around a point, from which its openness is judged
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def lit_share(nearest, x, y, height, bias, reach):
     """How much of a distant light arrives, by 3 × 3 comparisons with its map."""
     side, total = nearest.shape[0], 0.0
@@ -37,7 +37,7 @@ def lit_share(nearest, x, y, height, bias, reach):
     return total / 9.0
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def openness(depth, view, column, row, point, normal):
     """How much of the surroundings a point sees, from the depths around it on the screen."""
     px, py, pz = point
@@ -62,7 +62,7 @@ def openness(depth, view, column, row, point, normal):
     return 0.5 * seen * seen + 0.5 * seen
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def mix(values, i, j, k, a, b, c):
     """A vector of the corners' values, interpolated."""
     return (
@@ -72,13 +72,13 @@ def mix(values, i, j, k, a, b, c):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def unit(x, y, z):
     length = np.sqrt(x * x + y * y + z * z) + 1e-9
     return x / length, y / length, z / length
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def surface(colour, normal, eye, lights, ambient, lit, seen, kind, gloss, sharp):
     """Light that a surface sends to the camera, per channel."""
     r, g, b = colour
@@ -122,7 +122,7 @@ def surface(colour, normal, eye, lights, ambient, lit, seen, kind, gloss, sharp)
     return red, green, blue
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def strand(colour, normal, outward, eye, lights, ambient, lit, dim):
     """Light that hair sends to the camera, per channel; strands run down the head."""
     r, g, b = colour
@@ -155,7 +155,7 @@ def strand(colour, normal, outward, eye, lights, ambient, lit, dim):
     return red, green, blue
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def tone(value, exposure):
     """Linear light to a displayed value: bright light is compressed, then the display's gamma."""
     value = min(8.0, max(0.0, value * exposure))

@@ -2,7 +2,8 @@
 
 Points are [V, 3]: x to the right and y down in samples, and the distance from the camera. The sample of
 column i and row j lies at (i + 0.5, j + 0.5). Kernels run on one core, without reordered arithmetic, so that
-the same points always give the same samples.
+the same points always give the same samples. They take nothing from other modules, so that compiled ones can
+be kept on disk: a change of this file is all that could outdate them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """From samples to pixels: what each sample shows, and a picture with its labels.
 
 Inner kernels are given arrays, not tuples of arrays: taking one out of a tuple counts a reference, which per
-sample would take longer than the light.
+sample would take longer than the light. They are compiled by every process: numba's cache would not notice a
+change of what they take from other modules.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Setting(NamedTuple):
     exposure: float
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _place(points, normals, shadowed, triangles, uv, t, second, third):
     """A point of a triangle: its place, that in the shadow map, its normal, its texture coordinates."""
     first = 1.0 - second - third
@@ -93,12 +94,12 @@ def _place(points, normals, shadowed, triangles, uv, t, second, third):
     return point, mix(shadowed, i, j, k, first, second, third), unit(x, y, z), u, v
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _toward_camera(lens, point):
     return unit(lens[3] - point[0], lens[4] - point[1], lens[5] - point[2])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _pores(texels, places, normal, u, v):
     """A normal of the skin, tilted by its bumps."""
     near = 1.0 / CANVAS
@@ -107,14 +108,14 @@ def _pores(texels, places, normal, u, v):
     return unit(normal[0] + 0.010 * across, normal[1] + 0.010 * along, normal[2])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _eyeball_normal(anatomy, point):
     """Of the sphere that the eyeball is; its mesh is coarse, and highlights are small."""
     side = 0 if abs(point[0] - anatomy[0, 0]) < abs(point[0] - anatomy[1, 0]) else 1
     return unit(point[0] - anatomy[side, 0], point[1] - anatomy[side, 1], point[2] - anatomy[side, 2])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _mouth_light(anatomy, point, kind):
     """How much light reaches teeth and tongue, by how far behind the front teeth they are."""
     behind = (
@@ -125,7 +126,7 @@ def _mouth_light(anatomy, point, kind):
     return np.exp(-_MOUTH[kind - TEETH, 0] * max(0.0, behind - _MOUTH[kind - TEETH, 1]))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _solid(kind, place, seen, texels, places, anatomy, lens, lights, ambient, nearest, skin_gloss):
     """The colour of an opaque surface at a place, and its label."""
     point, (across, down, height), normal, u, v = place
@@ -154,7 +155,7 @@ def _solid(kind, place, seen, texels, places, anatomy, lens, lights, ambient, ne
     return surface((r, g, b), normal, eye, lights, ambient, lit, seen, kind, gloss, sharp), label
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _card(kind, place, texels, places, anatomy, lens, lights, ambient, nearest):
     """The colour of brows, lashes or hair at a place."""
     point, (across, down, height), normal, u, v = place
@@ -166,7 +167,7 @@ def _card(kind, place, texels, places, anatomy, lens, lights, ambient, nearest):
     return strand((r, g, b), normal, outward, _toward_camera(lens, point), lights, ambient, lit, 0.78)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def shade(mesh, setting, coverage, layers, image, labels):
     """Turn samples into pixels.
 
