@@ -31,7 +31,7 @@ def test_lights_shine_from_where_they_stand():
 def test_parameters_are_in_their_ranges():
     for scene in MANY:
         assert 7 <= scene.distance <= 16
-        assert 2.9 <= scene.span <= 3.6
+        assert 3.0 <= scene.span <= 3.7
         assert 15 <= scene.crf <= 23
         assert all(value >= 0 for light in scene.lights for value in light.colour)
 
