@@ -153,8 +153,6 @@ def report(frames: list[Frame]) -> None:
         "eyeLookUpLeft",
         "eyeLookDownLeft",
         "mouthFunnel",
-        "jawLeft",
-        "mouthLeft",
     ):
         pairs = np.array([(frame.truth[name], frame.found[name]) for frame in seen])
         over_all = np.corrcoef(pairs.T)[0, 1]
