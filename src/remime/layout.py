@@ -22,8 +22,9 @@ from remime.shards import batch_of, shard_names
 RESULTS = Path("results")
 WEIGHTS = Path("resources/weights")
 
-# Sources whose clips are rendered: with networks, and with their true latents beside them.
-_RENDERED = frozenset({"puppets"})
+# Sources whose clips are rendered; those that a generator renders have their true latents beside them.
+_GENERATED = frozenset({"puppets"})
+_RENDERED = _GENERATED | {"heads"}
 # Keys of a dataset's branch `download` on which no byte depends: changing them recomputes nothing.
 _TRANSPORT = ("url", "cookies", "rate", "retries", "pause", "timeout", "at_once")
 # Keys of a dataset that belong to its stages or to the workflow, not to its source.
@@ -33,6 +34,8 @@ _LANDMARKS = "dlib-landmarks-68"
 # The embedded generator decodes faster with its heads; puppets move along the directions of its latent space.
 EMBEDDED, _PREVIEW = "mobile-ffhq", "models/mobile-preview.safetensors"
 _DIRECTIONS = "models/puppet-directions.safetensors"
+# What heads are built of.
+_KIT = ("head-anatomy", "head-parts")
 # Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
 _MESH = ("face-mesh", "blendshapes")
 # Keys of ``align`` that say how a face is followed and cropped; the others say which clips are usable.
@@ -217,7 +220,7 @@ class Layout:
         """What a dataset's source is told."""
         entry = self.config["datasets"][dataset]
         own = {k: v for k, v in entry.items() if k not in ("source", "shards", "download", *STAGE_KEYS)}
-        if self.is_rendered(dataset):
+        if self.is_generated(dataset):
             own["generator"] = self.config["generator"]
         if self.is_downloaded(dataset):
             del own["path"]
@@ -227,6 +230,10 @@ class Layout:
     def is_rendered(self, dataset: str) -> bool:
         """Whether a dataset's clips are rendered."""
         return self.source(dataset) in _RENDERED
+
+    def is_generated(self, dataset: str) -> bool:
+        """Whether a dataset's clips are rendered by the generator, from latents that are stored with them."""
+        return self.source(dataset) in _GENERATED
 
     def is_downloaded(self, dataset: str) -> bool:
         """Whether a dataset's clips are downloaded."""
@@ -360,7 +367,7 @@ class Layout:
         train = self.trained(name)["train"]
         if not (train["latent_batch"] and train["truth"]):
             return []
-        datasets = [d for d in self._training_datasets(name) if self.is_rendered(d)]
+        datasets = [d for d in self._training_datasets(name) if self.is_generated(d)]
         return [str(self.dataset(d).tar(shard)) for d in datasets for shard in self.dataset(d).shard_names]
 
     def train_arguments(self, name: str) -> list[str]:
@@ -533,8 +540,10 @@ class Layout:
         """
         generator, score = self.config["generator"], self.config["score"]
         match stage:
+            case "collect" if self.is_generated(name):
+                return [generator]
             case "collect":
-                return [generator] if self.is_rendered(name) else []
+                return list(_KIT) if self.is_rendered(name) else []
             case "align":
                 return [_LANDMARKS]
             case "measure":
@@ -563,7 +572,7 @@ class Layout:
         """The converted files of :meth:`networks`, and what this project ships beside them."""
         networks = list(dict.fromkeys(self.networks(stage, name)))
         shipped = [_PREVIEW] if EMBEDDED in networks else []
-        shipped += [_DIRECTIONS] if stage == "collect" and networks else []
+        shipped += [_DIRECTIONS] if stage == "collect" and self.is_generated(name) else []
         return _paths(WEIGHTS / f"{network}.safetensors" for network in networks) + shipped
 
     def networks_used(self) -> list[str]:

@@ -18,6 +18,7 @@ from remime.options import layout as make_layout
 from remime.options import validate
 from remime.schema import merge
 from remime.shards import batch_of
+from remime.sources.heads import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -104,6 +105,20 @@ def test_a_downloaded_dataset_is_collected_without_networks_and_has_no_truth(tmp
     assert set(told) == {"mode", "metadata", "terms", "seed", "download"}
     assert told["download"] == {"height": 720, "min_height": 240, "max_seconds": 0}
     assert (flow.is_downloaded("puppets"), flow.is_downloaded("real")) == (False, True)
+
+
+def test_heads_are_collected_from_their_kit_and_have_no_true_latents() -> None:
+    train = {"datasets": ["heads", "puppets"], "latent_batch": 8}
+    flow = layout(datasets={"heads": {"source": "heads"}}, models={"mapping": {"train": train}})
+    assert flow.collected("heads", "0000-of-0001")["tar"] == "results/heads/clips/0000-of-0001.tar"
+    kit = [f"resources/weights/{name}.safetensors" for name in ("head-anatomy", "head-parts")]
+    assert flow.weights("collect", "heads") == kit
+    assert {"head-anatomy", "head-parts"} <= set(flow.networks_used())
+    assert "head-parts" not in layout().networks_used()
+    assert all("puppets" in path for path in flow.train_inputs("mapping")["truth"])
+    told = flow.source_options("heads")
+    assert set(told) == set(DEFAULTS)
+    assert {**told, "seed": None} == {**DEFAULTS, "seed": None}
 
 
 def test_how_downloads_are_done_is_no_option_of_the_source(tmp_path: Path) -> None:

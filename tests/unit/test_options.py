@@ -137,7 +137,7 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
         ({"datasets": {"samples": {"shards": 0}}}, "datasets.samples.shards: 0 is out of range"),
         ({"datasets": {"samples": {"path": "x"}}}, "datasets.samples.path: unknown key"),
         ({"datasets": {"new": {"source": "foldre"}}}, "datasets.new.source: 'foldre' is not known"),
-        ({"datasets": {"new": {}}}, "datasets.new.source: is missing; allowed: celebv_hq, folder, hdtf, pup"),
+        ({"datasets": {"new": {}}}, "datasets.new.source: is missing; allowed: celebv_hq, folder, hdtf, hea"),
         (
             {"datasets": {"new": {"source": "folder"}}},
             "datasets.new.path: is missing; it is text: The folder.",

