@@ -192,7 +192,13 @@ def program(server: VideoServer, folder: Path, videos: list[str], **transport: A
         *(text for item in flags.items() for text in item),
     ]
     return subprocess.Popen(
-        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(folder)}
+        command,
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(folder)},
+        # Tests that a shell runs in the background have been told to ignore it, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
