@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -89,6 +89,33 @@ class Reenactor:
         return self.method.identify(latent, image[0].clamp(-1, 1))
 
     @torch.inference_mode()
+    def drive(
+        self,
+        identity: Identity,
+        images: Sequence[NDArray[np.uint8]],
+        latents: Iterator[Tensor] | None = None,
+        driving: Driving | None = None,
+    ) -> Tensor:
+        """The latents [n, rows, 512] of the target with the motion of some aligned driving frames.
+
+        Args:
+            identity: from ``identify``.
+            images: uint8 [R, R, 3] each, one at least.
+            latents: their inversions [rows, 512] are taken from it, when the method needs them.
+            driving: what is known of the whole clip, when the method needs it.
+
+        Raises:
+            ValueError: there are fewer latents than frames.
+        """
+        known = None
+        if latents is not None:
+            listed = list(islice(latents, len(images)))
+            if len(listed) < len(images):
+                raise ValueError(f"the last {len(images)} frames have {len(listed)} latents")
+            known = torch.stack(listed).to(self.device)
+        return self.method.drive(identity, to_tensor(np.stack(images)).to(self.device), known, driving)
+
+    @torch.inference_mode()
     def decode(self, w_plus: Tensor) -> Iterator[NDArray[np.uint8]]:
         """Frames of W+ [B, rows, 512]."""
         for part in w_plus.split(self.decode_batch):
@@ -104,24 +131,8 @@ class Reenactor:
     ) -> Iterator[NDArray[np.uint8]]:
         """The target with the motion of a stream of aligned driving frames, one frame out for each in.
 
-        Args:
-            identity: from ``method.identify``.
-            images: uint8 [R, R, 3] each.
-            latents: their inversions [rows, 512], when the method needs them.
-            driving: what is known of the whole clip, when the method needs it.
-
-        Raises:
-            ValueError: there are fewer latents than frames.
+        Args and errors: as of ``drive``, for all frames.
         """
         stream, companions = iter(images), iter(latents) if latents is not None else None
         while chunk := list(islice(stream, self.batch)):
-            with torch.inference_mode():
-                tensor = to_tensor(np.stack(chunk)).to(self.device)
-                known = None
-                if companions is not None:
-                    listed = list(islice(companions, len(chunk)))
-                    if len(listed) < len(chunk):
-                        raise ValueError(f"the last {len(chunk)} frames have {len(listed)} latents")
-                    known = torch.stack(listed).to(self.device)
-                w_plus = self.method.drive(identity, tensor, known, driving)
-            yield from self.decode(w_plus)
+            yield from self.decode(self.drive(identity, chunk, companions, driving))

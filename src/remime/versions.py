@@ -18,7 +18,7 @@ STAGES: dict[str, int] = {
     "index": 1,
     "train": 3,
     "plan": 1,
-    "reenact": 4,
+    "reenact": 5,
     "external": 1,
     "score": 1,
     "summarize": 2,

@@ -52,6 +52,9 @@ OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 _COPIED_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 # The default conversion is 1.3 levels too dark on average, and more with every generation of a video.
 _EXACT_COLOURS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# For x264, where one shot is shown in one light: no search for cuts, fades and bursts of motion, and motion
+# to whole pixels. A quarter less time than without, smaller and nearer to the frames (docs/benchmarks.md).
+NO_CUTS = "weightp=0:b-adapt=0:scenecut=0:subme=0"
 # What a written file says of its colours.
 _COLOURS = {
     "range": "tv",
@@ -103,6 +106,13 @@ class VideoInfo:
     codec: str = ""
     start: float = 0.0
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> int | None:
+        """How many frames there should be, as far as the file tells."""
+        if self.frames is None and self.duration is not None:
+            return round(self.duration * self.fps)
+        return self.frames
 
 
 @dataclass(frozen=True)
@@ -491,6 +501,7 @@ class Writer:
         preset: speed preset of x264.
         pixel_format: what ``write`` is given: ``rgb24`` or ``yuv420p`` (``remime.yuv``; even sizes only).
         threads: of x264, or None for one and a half per core.
+        x264: more of x264's own options, ``name=value`` joined by colons.
 
     Raises:
         RemimeError: ffmpeg failed, or no frame was written.
@@ -509,6 +520,7 @@ class Writer:
         preset: str = "superfast",
         pixel_format: str = "rgb24",
         threads: int | None = None,
+        x264: str = "",
     ) -> None:
         if not 0 < fps <= 1000:
             raise ValueError(f"fps: {fps} is not in (0, 1000]")
@@ -523,7 +535,7 @@ class Writer:
         self._audio = (Path(audio_from), audio_start) if audio_from is not None else None
         self._audio_duration = audio_duration
         self._metadata = dict(metadata or {})
-        self._crf, self._preset, self._threads = crf, preset, threads
+        self._crf, self._preset, self._threads, self._x264 = crf, preset, threads, x264
         self._pixel_format, self._shape = pixel_format, shapes[pixel_format]
         self._last: NDArray[np.uint8] | None = None
         self._stack = ExitStack()
@@ -552,6 +564,8 @@ class Writer:
         }
         if self._threads is not None:
             options["threads"] = self._threads
+        if self._x264:
+            options["x264-params"] = self._x264
         if self._audio is not None:
             streams += self._sound(options)
         graph = ffmpeg.output(*streams, _url(output), **options).global_args("-nostats", "-loglevel", "error")

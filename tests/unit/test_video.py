@@ -344,6 +344,17 @@ def test_writer_says_what_its_colours_mean(tmp_path: Path, pixel_format: str) ->
     assert (frame.color_primaries, frame.color_trc) == (1, 1)  # Rec. ITU-T H.264, tables E-3 and E-4
 
 
+def test_options_of_x264_reach_it(tmp_path: Path) -> None:
+    for name, more in (("plain", ""), ("quick", video.NO_CUTS)):
+        with video.Writer(tmp_path / f"{name}.mp4", 25, (64, 48), x264=more) as writer:
+            writer.write(np.full((48, 64, 3), 128, np.uint8))
+    # x264 leaves its settings in the stream.
+    told = {name: (tmp_path / f"{name}.mp4").read_bytes() for name in ("plain", "quick")}
+    for setting in (b"weightp=0", b"b_adapt=0", b"scenecut=0", b"subme=0"):
+        assert setting in told["quick"]
+        assert setting not in told["plain"]
+
+
 def test_writer_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="65x64 is odd"):
         video.Writer(tmp_path / "o.mp4", 25, (65, 64), pixel_format="yuv420p")

@@ -1,88 +1,76 @@
-"""Work beside the main thread: items made ahead, and work left behind, both bounded."""
+"""Work beside the main thread: items made ahead in a process, and work left behind to a thread."""
 
 from __future__ import annotations
 
-import queue
-import threading
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from remime.runtime import end_with_parent
+
 T = TypeVar("T")
 
-_END = object()
-_PATIENCE = 0.05  # s until a full queue is asked again whether anybody still wants its items
+# What the process makes; there only.
+_items: Iterator[Any] | None = None
 
 
-@dataclass(frozen=True)
-class _Failure:
-    error: BaseException
+def _take(make: Callable[..., Iterable[Any]], arguments: tuple[Any, ...], size: int) -> list[Any]:
+    """The next items, in the process; they are begun with the first."""
+    global _items
+    if _items is None:
+        end_with_parent()
+        # The terminal interrupts both processes; the parent says what is to be done.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _items = iter(make(*arguments))
+    return list(islice(_items, size))
 
 
 class Ahead(Generic[T]):
-    """Iterate over items that a thread makes meanwhile.
+    """Iterate over batches of items; a process of its own makes the next one meanwhile.
 
-    An error in the thread is raised where its item would be. A context manager: leaving it stops the thread,
-    wherever it is.
+    A thread would do for work that lets go of Python's lock; dlib does not. An error in the process is raised
+    where its batch would be. A context manager: leaving it waits for the batch that is being made.
 
     Args:
-        items: consumed in the thread only, and closed there if it can be.
-        size: how many items may wait.
+        make: called in the process; a function that it can import.
+        arguments: for ``make``.
+        size: items per batch; the last one has fewer.
     """
 
-    def __init__(self, items: Iterable[T], size: int = 16) -> None:
-        self._items: Iterator[T] = iter(items)
-        self._queue: queue.Queue[Any] = queue.Queue(size)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._fill, daemon=True)
-        self._ended = False
+    def __init__(self, make: Callable[..., Iterable[T]], *arguments: Any, size: int) -> None:
+        self._work = (make, arguments, size)
+        # Not forked: threads and CUDA do not survive that.
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._next: Future[list[T]] | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._next = self._pool.submit(_take, *self._work)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._pool.shutdown(cancel_futures=True)
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> T:
-        item: Any = _END if self._ended else self._queue.get()
-        if item is _END or isinstance(item, _Failure):
-            self._ended = True
-        if isinstance(item, _Failure):
-            raise item.error
-        if item is _END:
+    def __next__(self) -> list[T]:
+        following, self._next = self._next, None
+        batch = following.result() if following is not None else []
+        if not batch:
             raise StopIteration
-        return item
+        self._next = self._pool.submit(_take, *self._work)
+        return batch
 
-    def _fill(self) -> None:
-        last: Any = _END
-        try:
-            for item in self._items:
-                self._put(item)
-                if self._stop.is_set():
-                    break
-        except BaseException as error:
-            last = _Failure(error)
-        finally:
-            if close := getattr(self._items, "close", None):
-                close()
-            self._put(last)
-
-    def _put(self, item: Any) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=_PATIENCE)
-                return
-            except queue.Full:
-                continue
+    def settle(self) -> None:
+        """Wait until the next batch is there, so that nothing works beside the caller."""
+        if self._next is not None:
+            wait([self._next])
 
 
 class Behind:

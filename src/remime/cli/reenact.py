@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = ("256", "512", "1024")
 OPTIMISE = 30
-AHEAD = 16  # aligned frames that may wait for the network
 
 
 def command(
@@ -68,7 +66,7 @@ def command(
     device: inputs.Device = "auto",
     batch: Annotated[
         int, typer.Option(min=1, metavar="N", help="Frames that pass through the network at once.")
-    ] = 8,
+    ] = 16,
     licence: inputs.Licence = "any",
 ) -> None:
     """Make a video of the target's face with the driving video's motion.
@@ -109,7 +107,7 @@ class Request:
     optimise: int = OPTIMISE
     side_by_side: bool = False
     device: str = "auto"
-    batch: int = 8
+    batch: int = 16
     licence: str = "any"
 
     @property
@@ -140,19 +138,21 @@ class Made:
 
 @dataclass(frozen=True)
 class _Files:
-    """The model files, and their descriptions."""
+    """The model files, their descriptions, and how many steps fit a target's latent."""
 
     method: str
     model: Path | None
     model_meta: dict[str, Any] | None
     inverter: Path
     inverter_meta: dict[str, Any]
+    optimise: int
 
     @property
     def networks(self) -> list[str]:
         """Pretrained networks that these need."""
         described = [meta for meta in (self.inverter_meta, self.model_meta) if meta is not None]
-        return networks.of_models(*described)
+        losses = [networks.LOSS_IDENTITY, networks.LPIPS] if self.optimise else []
+        return [*networks.of_models(*described), *losses]
 
 
 def _files(request: Request) -> _Files:
@@ -184,7 +184,9 @@ def _files(request: Request) -> _Files:
             f"{inverter_meta['generator']!r}",
             "name an --inverter of the same generator",
         )
-    return _Files(method, model, model_meta, inverter, inverter_meta)
+    # Methods without a model of their own, as the linear one, want the latents as they come.
+    optimise = request.optimise if model is not None else 0
+    return _Files(method, model, model_meta, inverter, inverter_meta, optimise)
 
 
 class _Engine:
@@ -230,7 +232,8 @@ def run(request: Request) -> Made:
         WeightsError: a network is missing and cannot be fetched.
     """
     check(request)
-    from remime.faces.stream import Faces, first_face
+    from remime.cli.ahead import Ahead
+    from remime.faces.stream import first_face
     from remime.runtime import keep_freed_memory, keep_opencv_to_one_thread
 
     keep_freed_memory()
@@ -241,12 +244,12 @@ def run(request: Request) -> Made:
     networks.ensure_all([networks.FACES], request.licence)
     face = first_face(Path(request.target)) if inputs.random_seed(request.target) is None else None
     first_face(request.driving)
-    own = [networks.LOSS_IDENTITY, networks.LPIPS] if request.optimise and files.model is not None else []
-    networks.ensure_all([*files.networks, *own], request.licence)
-    engine = _Engine(request, files, device)
-    if face is None:
-        face = _random_face(request, engine)
+    networks.ensure_all(files.networks, request.licence)
     with ExitStack() as stack:
+        ahead = stack.enter_context(Ahead(_moments, request.driving, size=request.batch))
+        engine = _Engine(request, files, device)
+        if face is None:
+            face = _random_face(request, engine)
         latents, driving, mean = None, None, None
         if engine.method.needs_latents:
             folder = request.output.absolute().parent
@@ -254,9 +257,8 @@ def run(request: Request) -> Made:
             spool = stack.enter_context(TemporaryFile(dir=folder))
             latents, driving = _whole_driving(request, engine, spool)
             mean = _target_mean(request, engine, face)
-        faces = stack.enter_context(closing(Faces(request.driving)))
-        identity = _identity(request, engine, face, mean)
-        made = _Film(request, files, engine, face).make(faces, identity, latents, driving)
+        identity = _identity(files, engine, face, mean)
+        made = _Film(request, files, engine, face).make(ahead, ahead.settle, identity, latents, driving)
     _report(request, made)
     return made
 
@@ -269,18 +271,18 @@ def _random_face(request: Request, engine: _Engine) -> Image:
     return random_face(engine.generator, seed, engine.inverter.size)
 
 
-def _identity(request: Request, engine: _Engine, face: Image, mean: Tensor | None) -> Identity:
+def _identity(files: _Files, engine: _Engine, face: Image, mean: Tensor | None) -> Identity:
     from remime.reenactment import invert
 
     if mean is not None:
         return engine.reenactor.identify(mean)
     latent = invert(engine.inverter, face[None])[0]
-    return engine.reenactor.identify(_optimised(request, engine, face, latent))
+    return engine.reenactor.identify(_optimised(files.optimise, engine, face, latent))
 
 
-def _optimised(request: Request, engine: _Engine, face: Image, latent: Tensor) -> Tensor:
+def _optimised(steps: int, engine: _Engine, face: Image, latent: Tensor) -> Tensor:
     """The target's latent [rows, 512] fitted to its image, from the inverter's."""
-    if not request.optimise:
+    if not steps:
         return latent
     from remime.optimisation import LatentOptimiser
     from remime.progress import Progress
@@ -288,8 +290,8 @@ def _optimised(request: Request, engine: _Engine, face: Image, latent: Tensor) -
     from remime.training.losses import ImageLosses
 
     losses = ImageLosses(networks.LOSS_IDENTITY).to(latent.device)
-    with Progress(request.optimise, "fit target", "steps") as progress:
-        optimiser = LatentOptimiser(engine.generator, losses, request.optimise)
+    with Progress(steps, "fit target", "steps") as progress:
+        optimiser = LatentOptimiser(engine.generator, losses, steps)
         return optimiser(to_tensor(face).to(latent), latent, progress.update)
 
 
@@ -319,7 +321,7 @@ def _clip_mean(
 
     with (
         closing(Faces(path)) as faces,
-        Progress(faces.expected, f"invert {role}", "frames") as progress,
+        Progress(faces.info.expected, f"invert {role}", "frames") as progress,
     ):
         images = (moment.image for moment in faces if moment.image is not None)
 
@@ -331,61 +333,93 @@ def _clip_mean(
     return mean
 
 
+def _moments(path: Path) -> Faces:
+    """What the process of the faces goes through."""
+    from remime.faces.stream import Faces
+    from remime.runtime import keep_freed_memory, keep_opencv_to_one_thread
+
+    keep_freed_memory()
+    keep_opencv_to_one_thread()
+    return Faces(path)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch use the thread that calls it, and no other."""
+    import torch
+
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+
+
 class _Film:
-    """Writes the result while the stream of driving frames goes on."""
+    """Writes the result while the stream of driving frames goes on.
+
+    Threads that share one image wait for each other: a millisecond that one of two gives to somebody else
+    costs both. So where the generator takes all cores nothing else happens beside it: the next faces are
+    found, the last frames encoded and the next motion encoded between two batches, at once.
+    """
 
     def __init__(self, request: Request, files: _Files, engine: _Engine, face: Image) -> None:
         self.request, self.files, self.engine, self.face = request, files, engine, face
 
     def make(
-        self, faces: Faces, identity: Identity, latents: Iterator[Tensor] | None, driving: Driving | None
+        self,
+        moments: Iterable[Sequence[Moment]],
+        settle: Callable[[], None],
+        identity: Identity,
+        latents: Iterator[Tensor] | None,
+        driving: Driving | None,
     ) -> Made:
         """Write the video.
 
         Args:
-            faces: the driving video.
+            moments: the driving video in batches.
+            settle: waits until nobody works at the next batch.
             identity: the target.
             latents: of the driving frames with a face, if the method needs them.
             driving: what is known of the whole clip.
         """
-        from remime.cli.ahead import Ahead, Behind
+        from remime import video
+        from remime.cli.ahead import Behind
         from remime.progress import Progress
-        from remime.video import Writer
+        from remime.video import NO_CUTS, Writer
 
-        waiting: deque[Moment] = deque()
+        path, start, spare = self.request.driving, time.perf_counter(), self._spare_core()
+        info = video.probe(path)
         made: list[tuple[Moment, Image]] = []
-        end = 0.0
-
-        def images(moments: Iterator[Moment]) -> Iterator[Image]:
-            nonlocal end
-            for moment in moments:
-                if made:
-                    # The next batch is asked for: while it comes, the last one is encoded.
-                    behind.begin(partial(self._write, writer, made.copy(), progress))
-                    made.clear()
-                end = moment.time
-                if moment.image is not None:
-                    waiting.append(moment)
-                    yield moment.image
-
-        spare, path, start = self._spare_core(), self.request.driving, time.perf_counter()
+        read, faceless, end = 0, 0, 0.0
         with (
-            Ahead(faces, AHEAD) if spare else nullcontext(faces) as moments,
-            Progress(faces.expected, "reenact", "frames") as progress,
+            Progress(info.expected, "reenact", "frames") as progress,
             Writer(
                 self.request.output,
-                faces.info.fps,
+                info.fps,
                 self._size(),
-                audio_from=self._sound(faces),
+                audio_from=path if info.has_audio else None,
                 metadata=self._note(),
                 pixel_format=self.request.pixel_format,
-                # Between two batches the other core looks for faces.
                 threads=None if spare else 1,
+                x264=NO_CUTS,
             ) as writer,
             Behind() as behind,
         ):
-            for result in self.engine.reenactor.frames(identity, images(moments), latents, driving):
-                made.append((waiting.popleft(), result))
+            for batch in moments:
+                behind.begin(partial(self._write, writer, made, progress))
+                seen = [moment for moment in batch if moment.image is not None]
+                read, faceless, end = read + len(batch), faceless + len(batch) - len(seen), batch[-1].time
+                made = []
+                if not seen:
+                    continue
+                with nullcontext() if spare else _one_thread():
+                    w_plus = self._drive(seen, identity, latents, driving)
+                if not spare:
+                    settle()
+                    behind.wait()
+                made = list(zip(seen, self.engine.reenactor.decode(w_plus), strict=True))
             behind.wait()
             self._write(writer, made, progress)
             if not writer.count:
@@ -394,15 +428,22 @@ class _Film:
                 )
             # What comes after the last face shows the last good frame.
             writer.write(self._last, end)
-            progress.update(faces.found + faces.missing - progress.count)
-        return Made(writer.count, faces.missing, time.perf_counter() - start)
+            progress.update(read - progress.count)
+        return Made(writer.count, faceless, time.perf_counter() - start)
+
+    def _drive(
+        self,
+        moments: Sequence[Moment],
+        identity: Identity,
+        latents: Iterator[Tensor] | None,
+        driving: Driving | None,
+    ) -> Tensor:
+        """The latents [n, rows, 512] of the target with the motion of a batch."""
+        images = [moment.image for moment in moments if moment.image is not None]
+        return self.engine.reenactor.drive(identity, images, latents, driving)
 
     def _spare_core(self) -> bool:
-        """Whether faces can be found beside the networks without taking a core from them.
-
-        Threads that share one image wait for each other: a millisecond that one of two gives to somebody else
-        costs both. So without a spare core everything else is done between two batches, at once.
-        """
+        """Whether anything can be done beside the networks without taking a core from them."""
         import torch
 
         from remime.runtime import cores
@@ -418,9 +459,6 @@ class _Film:
             writer.write(picture, moment.time)
             self._last = picture
             progress.update(moment.index + 1 - progress.count)
-
-    def _sound(self, faces: Faces) -> Path | None:
-        return self.request.driving if faces.info.has_audio else None
 
     def _size(self) -> tuple[int, int]:
         side = self.request.resolution
@@ -449,7 +487,7 @@ class _Film:
             "model": files.model.stem if files.model is not None else files.method,
             "inverter": files.inverter.stem,
             "generator": files.inverter_meta["generator"],
-            "optimise": self.request.optimise if files.model is not None else 0,
+            "optimise": files.optimise,
             "weights": {
                 "inverter": sha256(files.inverter),
                 "model": sha256(files.model) if files.model is not None else "",

@@ -194,7 +194,7 @@ def _measure(request: Request, target: Image, tools: Networks) -> Scores:
     with (
         closing(Faces(request.driving, request.aligned or _is_aligned(request.driving))) as driving,
         closing(Faces(request.generated, request.aligned or _is_aligned(request.generated))) as generated,
-        Progress(driving.expected, "score", "frames") as progress,
+        Progress(driving.info.expected, "score", "frames") as progress,
     ):
         counts = driving.info.frames, generated.info.frames
         pair = Matched(

@@ -114,8 +114,8 @@ class CutDetector:
 
 def _histograms(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Colour histograms ``[4, 64]`` of the quarters; each sums to 1."""
-    small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA).astype(np.int64)
-    codes = (small[..., 0] >> 6) * 16 + (small[..., 1] >> 6) * 4 + (small[..., 2] >> 6)
+    small = np.asarray(cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA), np.uint8) >> 6
+    codes = small[..., 0] * 16 + small[..., 1] * 4 + small[..., 2]
     quarters = codes.reshape(2, 32, 2, 32).transpose(0, 2, 1, 3).reshape(4, -1)
     return np.stack([np.bincount(quarter, minlength=64) for quarter in quarters]) / quarters.shape[1]
 

@@ -20,7 +20,8 @@ from remime.video import Frame
 Image = NDArray[np.uint8]
 
 SIZE = 256  # height and width of aligned frames: what encoders and metrics look at
-LARGEST = AlignOptions(size=SIZE, policy="largest")
+# A face that gets lost is noticed at once; detections in between only tell of larger ones that come.
+LARGEST = AlignOptions(size=SIZE, policy="largest", detect_every=16)
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,6 @@ class Faces(Iterator[Moment]):
     def failed(self) -> int:
         """Frames that could not be decoded so far."""
         return self._source.failed
-
-    @property
-    def expected(self) -> int | None:
-        """How many frames there should be, as far as the file tells."""
-        if self.info.frames is None and self.info.duration is not None:
-            return round(self.info.duration * self.info.fps)
-        return self.info.frames
 
     def close(self) -> None:
         """Stop, and close the file."""

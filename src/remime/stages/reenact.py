@@ -200,7 +200,7 @@ class _Job:
         from PIL import Image
 
         from remime.methods import Driving
-        from remime.video import Writer
+        from remime.video import NO_CUTS, Writer
 
         image, latent, mean = self.target(pair)
         identity = self.reenactor.identify(mean if mean is not None else latent)
@@ -221,6 +221,7 @@ class _Job:
             size,
             metadata=described,
             pixel_format="yuv420p",
+            x264=NO_CUTS,
             **self._audio(pair, clip),
         ) as writer:
             for frame in self.reenactor.frames(identity, clip.frames(count), companions, driving):

@@ -1,62 +1,57 @@
-"""Working ahead in a thread."""
+"""Working ahead in a process, and behind in a thread."""
 
+import os
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from remime.cli.ahead import Ahead, Behind
 
 
-def test_all_items_come_in_order():
-    with Ahead(iter(range(100)), 4) as items:
-        assert list(items) == list(range(100))
+def count(end):
+    return range(end)
 
 
-def test_an_error_comes_where_its_item_would_be():
-    def items():
-        yield 1
-        yield 2
-        raise OSError("no more")
+def failing():
+    yield from range(3)
+    raise OSError("no more")
 
-    with Ahead(items()) as ahead:
-        assert next(ahead) == 1
-        assert next(ahead) == 2
+
+def noted(folder):
+    """Every item says that it was made, and by whom."""
+    for i in range(100):
+        (Path(folder) / f"{i}").write_text(str(os.getpid()))
+        yield i
+
+
+def test_all_items_come_in_order_and_in_batches():
+    with Ahead(count, 10, size=4) as batches:
+        assert list(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert list(batches) == []
+
+
+def test_an_error_comes_where_its_batch_would_be():
+    with Ahead(failing, size=2) as batches:
+        assert next(batches) == [0, 1]
         with pytest.raises(OSError, match="no more"):
-            next(ahead)
-        assert list(ahead) == []
+            next(batches)
+        assert list(batches) == []
 
 
-def test_no_more_items_wait_than_allowed():
-    made, stalled = [], threading.Event()
-
-    def items():
-        for i in range(1000):
-            made.append(i)
-            if len(made) == 6:  # one was taken, four wait, one is in the thread's hands
-                stalled.set()
-            yield i
-
-    with Ahead(items(), 4) as ahead:
-        next(ahead)
-        assert stalled.wait(10)
-        assert not ahead._stop.wait(0.2)
-        assert len(made) == 6
-
-
-def test_leaving_early_stops_the_thread_and_closes_the_items_in_it():
-    closed_in = []
-
-    def items():
-        try:
-            while True:
-                yield 0
-        finally:
-            closed_in.append(threading.current_thread())
-
-    with Ahead(items(), 2) as ahead:
-        next(ahead)
-    assert not ahead._thread.is_alive()
-    assert closed_in == [ahead._thread]
+def test_one_batch_is_made_ahead_by_another_process(tmp_path):
+    with Ahead(noted, tmp_path, size=3) as batches:
+        batches.settle()
+        assert len(list(tmp_path.iterdir())) == 3
+        assert next(batches) == [0, 1, 2]
+        batches.settle()
+        time.sleep(0.2)
+        assert len(list(tmp_path.iterdir())) == 6
+        maker = int((tmp_path / "0").read_text())
+        assert maker != os.getpid()
+    with pytest.raises(ProcessLookupError):
+        os.kill(maker, 0)
 
 
 def test_work_behind_comes_one_after_the_other():

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from remime import video, yuv
@@ -189,42 +190,42 @@ def test_networks_that_the_licence_refuses(remime, good, models):
 
 
 class FakeReenactor:
-    """Its result is the driving frame itself."""
+    """Its latents are the driving frames, and so is its result."""
 
-    def __init__(self, pixel_format):
-        self.pixel_format = pixel_format
+    def __init__(self, pixel_format, said):
+        self.pixel_format, self.said = pixel_format, said
 
-    def frames(self, identity, images, latents, driving):
-        if self.pixel_format == "rgb24":
-            return iter(images)
-        return (yuv.from_tensor(to_tensor(image[None]))[0] for image in images)
+    def drive(self, identity, images, latents, driving):
+        self.said.append(("drive", torch.get_num_threads()))
+        return torch.stack([torch.from_numpy(image) for image in images])
+
+    def decode(self, w_plus):
+        self.said.append(("decode", torch.get_num_threads()))
+        for image in w_plus.numpy():
+            yield image if self.pixel_format == "rgb24" else yuv.from_tensor(to_tensor(image[None]))[0]
 
 
 class FakeEngine:
-    def __init__(self, request):
-        self.reenactor = FakeReenactor(request.pixel_format)
+    def __init__(self, request, said):
+        self.reenactor = FakeReenactor(request.pixel_format, said)
 
 
-def film(tmp_path, monkeypatch, found, spare=True, **changes):
-    """The numbers on the frames of a film whose driving video has faces in ``found`` of its 10 frames."""
+def film(tmp_path, monkeypatch, found, spare=True, said=None, **changes):
+    """A film whose driving video has faces in ``found`` of its 10 frames; ``said`` hears what is done."""
     from remime.faces.stream import Faces, Moment
 
-    class Stub(Faces):
-        def __next__(self):
-            moment = super().__next__()
-            if moment.index in found:
-                return moment
-            self.found, self.missing = self.found - 1, self.missing + 1
-            return Moment(moment.index, moment.time, None)
-
+    said = [] if said is None else said
     driving = clips.encode(tmp_path / "d.mp4", clips.numbered(10, 256), fps=10, audio=True)
     request = reenact.Request(driving, "random:1", tmp_path / "o.mp4", **changes)
     model = tmp_path / "m.safetensors"
     meta = {"generator": "g"}
-    files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta)
-    faces = Stub(driving, aligned=True)
+    files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta, 0)
+    moments = [m if m.index in found else Moment(m.index, m.time, None) for m in Faces(driving, aligned=True)]
+    batches = [moments[:4], moments[4:8], moments[8:]]
     monkeypatch.setattr(reenact._Film, "_spare_core", lambda self: spare)
-    made = reenact._Film(request, files, FakeEngine(request), clips.portrait()).make(faces, None, None, None)
+    made = reenact._Film(request, files, FakeEngine(request, said), clips.portrait()).make(
+        batches, lambda: said.append("settle"), None, None, None
+    )
     return made, request.output
 
 
@@ -245,6 +246,20 @@ def test_frames_without_a_face_repeat_their_neighbour(tmp_path, monkeypatch, fou
     assert (made.frames, made.faceless) == (10, 10 - len(found))
     info = video.probe(output)
     assert (info.fps, info.has_audio) == (10, True)
+
+
+def test_without_a_spare_core_nothing_works_beside_the_generator(tmp_path, monkeypatch):
+    count = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        said = []
+        film(tmp_path, monkeypatch, range(10), spare=False, said=said)
+        assert said == [("drive", 1), "settle", ("decode", 2)] * 3
+        said.clear()
+        film(tmp_path, monkeypatch, range(10), spare=True, said=said)
+        assert said == [("drive", 2), ("decode", 2)] * 3
+    finally:
+        torch.set_num_threads(count)
 
 
 def test_a_video_says_where_it_comes_from(tmp_path, monkeypatch):
