@@ -8,7 +8,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial import cKDTree
 
 from remime.heads.assets import CANVAS, Floats, Kit
-from remime.heads.identity import Colour, Identity
+from remime.heads.identity import Identity
+from remime.heads.parameters import Colour
 from remime.heads.raster import Atlas, atlas
 from remime.heads.shape import MATERIALS
 
