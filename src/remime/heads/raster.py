@@ -85,7 +85,7 @@ class Atlas(NamedTuple):
 
 
 def atlas(textures: list[NDArray[np.float32]]) -> Atlas:
-    """Pack textures [H, W, 4]."""
+    """Pack textures [H, W, 4] of at least 2 × 2 texels."""
     sizes = [texture.shape[0] * texture.shape[1] for texture in textures]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     places = [(start, *texture.shape[:2]) for start, texture in zip(starts, textures, strict=True)]
