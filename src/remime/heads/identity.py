@@ -6,16 +6,12 @@ linear red, green, blue.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from remime.errors import InputError
 from remime.heads.assets import Kit
-
-Colour = tuple[float, float, float]
+from remime.heads.parameters import Colour, Parameters, triple
 
 ANCESTRY = ("african", "asian", "caucasian")
 """The order of ``Identity.ancestry``."""
@@ -34,7 +30,7 @@ HAIR: dict[str, Colour] = {
 
 
 @dataclass(frozen=True)
-class Identity:
+class Identity(Parameters):
     """A person.
 
     Args:
@@ -62,7 +58,7 @@ class Identity:
     age: float
     weight: float
     muscle: float
-    ancestry: Colour
+    ancestry: tuple[float, float, float]
     detail: dict[str, float]
     skin: str
     skin_gain: Colour
@@ -80,26 +76,6 @@ class Identity:
     iris: str
     stubble: float
     shave: float
-
-    def to_json(self) -> str:
-        """As text; equal identities give equal text."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Identity:
-        """From the text of ``to_json``.
-
-        Raises:
-            InputError: a parameter is missing or unknown.
-        """
-        values: dict[str, Any] = json.loads(text)
-        known = {field.name for field in fields(cls)}
-        if set(values) != known:
-            wrong = sorted(known ^ set(values))
-            raise InputError("identity", f"has too many or too few parameters: {', '.join(wrong)}")
-        for name, value in values.items():
-            values[name] = tuple(value) if isinstance(value, list) else value
-        return cls(**values)
 
 
 # How far details may go, in the spread of the others; what these would do to a face is no variety but a mask.
@@ -174,12 +150,7 @@ def _pick(rng: np.random.Generator, shares: dict[str, float]) -> str:
 
 def _gain(rng: np.random.Generator, lightness: float, hue: float) -> Colour:
     """A random factor for a colour: its lightness and its hue vary by so much."""
-    return _colour(np.exp(lightness * rng.standard_normal() + hue * rng.standard_normal(3)))
-
-
-def _colour(values: Any) -> Colour:
-    red, green, blue = (round(float(value), 6) for value in values)
-    return red, green, blue
+    return triple(np.exp(lightness * rng.standard_normal() + hue * rng.standard_normal(3)))
 
 
 def _details(rng: np.random.Generator, kit: Kit) -> dict[str, float]:
@@ -240,18 +211,18 @@ def sample(seed: int, kit: Kit) -> Identity:
         age=round(age, 6),
         weight=round(float(np.clip(rng.normal(0.48, 0.16), 0.1, 0.9)), 6),
         muscle=round(float(np.clip(rng.normal(0.5, 0.14), 0.1, 0.9)), 6),
-        ancestry=_colour(ancestry),
+        ancestry=triple(ancestry),
         detail=_details(rng, kit),
         skin=_skin(rng, kit, people, age, male),
         skin_gain=_gain(rng, 0.10, 0.03),
         freckles=float(rng.choice([0, 0, 0, 0.5])) if people == "caucasian" else 0.0,
         blush=round(float(rng.uniform(0.05, 0.3)), 6),
         lips=round(float(rng.uniform(0, 0.12 if male else 0.5)), 6),
-        lip_colour=_colour(np.array([0.42, 0.11, 0.11]) * _gain(rng, 0.1, 0.12)),
+        lip_colour=triple(np.array([0.42, 0.11, 0.11]) * _gain(rng, 0.1, 0.12)),
         hair=hair,
-        hair_colour=_colour(colour),
+        hair_colour=triple(colour),
         brows=str(rng.choice(kit.named("brows"))),
-        brow_colour=_colour(dark),
+        brow_colour=triple(dark),
         lashes=str(rng.choice(kit.named("lashes")[: 2 if male else None])),
         clothes=str(rng.choice(kit.named("clothes-male" if male else "clothes-female"))),
         clothes_gain=_gain(rng, 0.2, 0.35),

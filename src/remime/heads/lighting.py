@@ -24,7 +24,14 @@ _TAPS = 10  # points around a point, from which its openness is judged
 
 @njit(nogil=True)
 def lit_share(nearest, x, y, height, bias, reach):
-    """How much of a distant light arrives, by 3 × 3 comparisons with its map."""
+    """How much of a distant light arrives, in [0, 1], by 3 × 3 comparisons with its map.
+
+    Args:
+        nearest: [M, M] how near to the light the nearest surface is, see ``draw_shadow``.
+        x, y, height: the point in the map, in texels right and down, and how far towards the light.
+        bias: how much nearer than the point is no shadow yet, in decimetres.
+        reach: texels between the comparisons.
+    """
     side, total = nearest.shape[0], 0.0
     for dy in range(-1, 2):
         for dx in range(-1, 2):
@@ -39,7 +46,14 @@ def lit_share(nearest, x, y, height, bias, reach):
 
 @njit(nogil=True)
 def openness(depth, view, column, row, point, normal):
-    """How much of the surroundings a point sees, from the depths around it on the screen."""
+    """How much of the surroundings a point sees, in (0, 1], from the depths around it on the screen.
+
+    Args:
+        depth: [S, S] of the opaque surfaces.
+        view: [6] focal length and centre in samples; x, y, z of the camera.
+        column, row: the sample that shows the point.
+        point, normal: x, y, z.
+    """
     px, py, pz = point
     nx, ny, nz = normal
     side, scale, hidden = depth.shape[0], view[0] / depth[row, column], 0.0
@@ -74,13 +88,25 @@ def mix(values, i, j, k, a, b, c):
 
 @njit(nogil=True)
 def unit(x, y, z):
+    """A vector of length 1 in this direction."""
     length = np.sqrt(x * x + y * y + z * z) + 1e-9
     return x / length, y / length, z / length
 
 
 @njit(nogil=True)
 def surface(colour, normal, eye, lights, ambient, lit, seen, kind, gloss, sharp):
-    """Light that a surface sends to the camera, per channel."""
+    """Light that a surface sends to the camera: linear red, green, blue.
+
+    Args:
+        colour: how much of each channel it throws back.
+        normal, eye: unit vectors; where it faces, and towards the camera.
+        lights: [L, 6] direction and colour; the first one casts shadows.
+        ambient: [2, 3] light from above and from below.
+        lit: how much of the first light arrives.
+        seen: how much of the surroundings it sees.
+        kind: number of its material, up to ``CLOTHES``.
+        gloss, sharp: strength and exponent of its highlight.
+    """
     r, g, b = colour
     nx, ny, nz = normal
     vx, vy, vz = eye
@@ -124,7 +150,13 @@ def surface(colour, normal, eye, lights, ambient, lit, seen, kind, gloss, sharp)
 
 @njit(nogil=True)
 def strand(colour, normal, outward, eye, lights, ambient, lit, dim):
-    """Light that hair sends to the camera, per channel; strands run down the head."""
+    """Light that hair sends to the camera: linear red, green, blue. Strands run down the head.
+
+    Args:
+        colour, normal, eye, lights, ambient, lit: as for ``surface``.
+        outward: unit vector from the middle of the head.
+        dim: how much of the light from all around arrives.
+    """
     r, g, b = colour
     vx, vy, vz = eye
     side = 1.0 if normal[0] * outward[0] + normal[1] * outward[1] + normal[2] * outward[2] > 0.0 else -1.0
@@ -157,6 +189,6 @@ def strand(colour, normal, outward, eye, lights, ambient, lit, dim):
 
 @njit(nogil=True)
 def tone(value, exposure):
-    """Linear light to a displayed value: bright light is compressed, then the display's gamma."""
+    """Linear light as it is shown, in [0, 1]: bright light is compressed. The display's gamma comes after."""
     value = min(8.0, max(0.0, value * exposure))
     return min(1.0, value * (1.0 + value / 16.0) / (1.0 + 0.38 * value))

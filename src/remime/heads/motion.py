@@ -116,9 +116,14 @@ def _moments(rng: np.random.Generator, end: float, draw: Callable[[], float]) ->
 
 
 class _Face:
-    """Coefficients that are added up over time."""
+    """Coefficients that are added up over time.
 
-    def __init__(self, time: Curve, lean: Curve) -> None:
+    Args:
+        time: [T] seconds.
+        lean: how much more the left side moves than the right one, as a share.
+    """
+
+    def __init__(self, time: Curve, lean: float) -> None:
         self.values = np.zeros((len(time), len(COEFFICIENTS)))
         self._lean = dict(zip(_SIDES, (1 + lean, 1 - lean), strict=True))  # nobody moves symmetrically
 
@@ -240,7 +245,7 @@ def sample(seed: int, frames: int, fps: float, max_yaw: float = 30.0, max_pitch:
     time = np.arange(frames) / fps
     pose = _pose(seed, time, max_yaw, max_pitch)
     gaze = _gaze(seed, time, pose)
-    face = _Face(time, np.random.default_rng([seed, 11]).normal(0, 0.08) * np.ones(frames))
+    face = _Face(time, np.random.default_rng([seed, 11]).normal(0, 0.08))
     _talk(seed, face, time)
     _express(seed, face, time)
     _follow(face, gaze)

@@ -85,7 +85,7 @@ class Atlas(NamedTuple):
 
 
 def atlas(textures: list[NDArray[np.float32]]) -> Atlas:
-    """Pack textures [H, W, 4]."""
+    """Pack textures [H, W, 4] of at least 2 × 2 texels."""
     sizes = [texture.shape[0] * texture.shape[1] for texture in textures]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     places = [(start, *texture.shape[:2]) for start, texture in zip(starts, textures, strict=True)]
@@ -101,10 +101,58 @@ def cover(points: NDArray[np.float32], triangles: NDArray[np.int32], side: int) 
 
 
 @njit(cache=True, nogil=True)
+def _corners(points, triangles, t):
+    """A triangle's points, one after the other."""
+    i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+    return (
+        (points[i, 0], points[i, 1], points[i, 2]),
+        (points[j, 0], points[j, 1], points[j, 2]),
+        (points[k, 0], points[k, 1], points[k, 2]),
+    )
+
+
+@njit(cache=True, nogil=True)
 def _bounds(a, b, c, most):
-    """The first and last sample between three coordinates, clipped to the picture."""
+    """The samples between three coordinates, clipped to the picture."""
     low, high = min(a, min(b, c)), max(a, max(b, c))
-    return max(0, int(np.ceil(low - 0.5))), min(most - 1, int(np.floor(high - 0.5)))
+    return range(max(0, int(np.ceil(low - 0.5))), min(most, int(np.floor(high - 0.5)) + 1))
+
+
+@njit(cache=True, nogil=True)
+def _window(corners, side, cull):
+    """Twice a triangle's area on the screen, positive when clockwise, and the rows and columns around it.
+
+    There are no rows when nothing of it is drawn: seen from its edge or, if ``cull``, from behind.
+    """
+    (x0, y0, _), (x1, y1, _), (x2, y2, _) = corners
+    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+    hidden = abs(area) < 1e-9 or (cull and area > 0)
+    return area, _bounds(y0, y1, y2, 0 if hidden else side), _bounds(x0, x1, x2, side)
+
+
+@njit(cache=True, nogil=True)
+def _shares(corners, area, row, column):
+    """How much of each corner is at a sample, on the screen; negative outside the triangle."""
+    (x0, y0, _), (x1, y1, _), (x2, y2, _) = corners
+    dx, dy = column + 0.5 - x0, row + 0.5 - y0
+    b = (dx * (y2 - y0) - (x2 - x0) * dy) / area
+    c = ((x1 - x0) * dy - dx * (y1 - y0)) / area
+    return 1.0 - b - c, b, c
+
+
+@njit(cache=True, nogil=True)
+def _surface(corners, area, row, column):
+    """A triangle at a sample: its distance, and how much of the second and third corner of it is there.
+
+    The distance is infinite outside the triangle.
+    """
+    (_, _, w0), (_, _, w1), (_, _, w2) = corners
+    a, b, c = _shares(corners, area, row, column)
+    if min(a, b, c) < 0.0:
+        return np.inf, 0.0, 0.0
+    # 1 / distance is linear on the screen.
+    distance = 1.0 / (a / w0 + b / w1 + c / w2)
+    return distance, b / w1 * distance, c / w2 * distance
 
 
 @njit(cache=True, nogil=True)
@@ -115,45 +163,36 @@ def draw(points, triangles, first, last, cull, depth, triangle, shares):
         cull: leave out triangles that are seen from behind (clockwise on the screen).
         depth, triangle, shares: the buffers of a ``Coverage``, updated.
     """
-    side = depth.shape[0]
     for t in range(first, last):
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x0, y0, w0 = points[i, 0], points[i, 1], points[i, 2]
-        x1, y1, w1 = points[j, 0], points[j, 1], points[j, 2]
-        x2, y2, w2 = points[k, 0], points[k, 1], points[k, 2]
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if abs(area) < 1e-9 or (cull and area > 0):
-            continue
-        left, right = _bounds(x0, x1, x2, side)
-        top, bottom = _bounds(y0, y1, y2, side)
-        for row in range(top, bottom + 1):
-            dy = row + 0.5 - y0
-            for column in range(left, right + 1):
-                dx = column + 0.5 - x0
-                b = (dx * (y2 - y0) - (x2 - x0) * dy) / area
-                c = ((x1 - x0) * dy - dx * (y1 - y0)) / area
-                a = 1.0 - b - c
-                if a < 0.0 or b < 0.0 or c < 0.0:
-                    continue
-                # 1 / distance is linear on the screen.
-                distance = 1.0 / (a / w0 + b / w1 + c / w2)
+        corners = _corners(points, triangles, t)
+        area, rows, columns = _window(corners, depth.shape[0], cull)
+        for row in rows:
+            for column in columns:
+                distance, second, third = _surface(corners, area, row, column)
                 if distance < depth[row, column]:
                     depth[row, column] = distance
                     triangle[row, column] = t
-                    shares[row, column, 0] = b / w1 * distance
-                    shares[row, column, 1] = c / w2 * distance
+                    shares[row, column, 0], shares[row, column, 1] = second, third
+
+
+@njit(cache=True, nogil=True)
+def _cell(places, texture, u, v):
+    """Between which texels of a texture a place lies, v counted from the lower edge.
+
+    Returns the first texel of the upper and of the lower row, and how far right and down from there.
+    """
+    start, height, width = places[texture, 0], places[texture, 1], places[texture, 2]
+    x = min(max(u * width - 0.5, 0.0), width - 1.001)
+    y = min(max((1.0 - v) * height - 0.5, 0.0), height - 1.001)
+    column, row = int(x), int(y)
+    upper = start + row * width + column
+    return upper, upper + width, x - column, y - row
 
 
 @njit(cache=True, nogil=True)
 def texel(texels, places, texture, u, v):
     """Red, green, blue, alpha of a texture at a place, interpolated; v counts from the lower edge."""
-    start, height, width = places[texture, 0], places[texture, 1], places[texture, 2]
-    x = min(max(u * width - 0.5, 0.0), width - 1.001)
-    y = min(max((1.0 - v) * height - 0.5, 0.0), height - 1.001)
-    column, row = int(x), int(y)
-    p, q = x - column, y - row
-    a = start + row * width + column
-    b = a + width
+    a, b, p, q = _cell(places, texture, u, v)
     wa, wb, wc, wd = (1.0 - p) * (1.0 - q), p * (1.0 - q), (1.0 - p) * q, p * q
     return (
         wa * texels[a, 0] + wb * texels[a + 1, 0] + wc * texels[b, 0] + wd * texels[b + 1, 0],
@@ -166,15 +205,18 @@ def texel(texels, places, texture, u, v):
 @njit(cache=True, nogil=True)
 def alpha_at(texels, places, texture, u, v):
     """The alpha of a texture at a place, interpolated."""
-    start, height, width = places[texture, 0], places[texture, 1], places[texture, 2]
-    x = min(max(u * width - 0.5, 0.0), width - 1.001)
-    y = min(max((1.0 - v) * height - 0.5, 0.0), height - 1.001)
-    column, row = int(x), int(y)
-    p, q = x - column, y - row
-    a = start + row * width + column
-    b = a + width
+    a, b, p, q = _cell(places, texture, u, v)
     upper = (1.0 - p) * texels[a, 3] + p * texels[a + 1, 3]
     return (1.0 - q) * upper + q * ((1.0 - p) * texels[b, 3] + p * texels[b + 1, 3])
+
+
+@njit(cache=True, nogil=True)
+def _alpha_of(texels, places, texture, uv, t, shares):
+    """The alpha of a triangle where there is so much of each of its corners."""
+    a, b, c = shares
+    u = a * uv[t, 0, 0] + b * uv[t, 1, 0] + c * uv[t, 2, 0]
+    v = a * uv[t, 0, 1] + b * uv[t, 1, 1] + c * uv[t, 2, 1]
+    return alpha_at(texels, places, texture, u, v)
 
 
 @njit(cache=True, nogil=True)
@@ -210,36 +252,17 @@ def draw_layers(points, triangles, uv, material, lift, first, depth, layers, tex
         depth: [S, S] of the opaque surfaces.
         layers: a ``Layers``, updated.
     """
-    side = depth.shape[0]
     for t in range(first, triangles.shape[0]):
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x0, y0, w0 = points[i, 0], points[i, 1], points[i, 2]
-        x1, y1, w1 = points[j, 0], points[j, 1], points[j, 2]
-        x2, y2, w2 = points[k, 0], points[k, 1], points[k, 2]
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if abs(area) < 1e-9:
-            continue
-        left, right = _bounds(x0, x1, x2, side)
-        top, bottom = _bounds(y0, y1, y2, side)
         kind = material[t]
-        for row in range(top, bottom + 1):
-            dy = row + 0.5 - y0
-            for column in range(left, right + 1):
-                dx = column + 0.5 - x0
-                b = (dx * (y2 - y0) - (x2 - x0) * dy) / area
-                c = ((x1 - x0) * dy - dx * (y1 - y0)) / area
-                a = 1.0 - b - c
-                if a < 0.0 or b < 0.0 or c < 0.0:
-                    continue
-                distance = 1.0 / (a / w0 + b / w1 + c / w2)
+        corners = _corners(points, triangles, t)
+        area, rows, columns = _window(corners, depth.shape[0], False)
+        for row in rows:
+            for column in columns:
+                distance, second, third = _surface(corners, area, row, column)
                 nearer = distance - lift[kind]
                 if nearer > depth[row, column]:
                     continue
-                b, c = b / w1 * distance, c / w2 * distance
-                a = 1.0 - b - c
-                u = a * uv[t, 0, 0] + b * uv[t, 1, 0] + c * uv[t, 2, 0]
-                v = a * uv[t, 0, 1] + b * uv[t, 1, 1] + c * uv[t, 2, 1]
-                alpha = alpha_at(texels, places, kind, u, v)
+                alpha = _alpha_of(texels, places, kind, uv, t, (1.0 - second - third, second, third))
                 if alpha < MIN_ALPHA:
                     continue
                 layers.filled[row, column] = _insert(
@@ -251,8 +274,8 @@ def draw_layers(points, triangles, uv, material, lift, first, depth, layers, tex
                     nearer,
                     t,
                     alpha,
-                    b,
-                    c,
+                    second,
+                    third,
                 )
 
 
@@ -265,42 +288,23 @@ def draw_shadow(points, triangles, uv, material, casts, nearest, texels, places)
         casts: [m] the alpha from which a material casts a shadow; above 1 it never does, 0 without a look.
         nearest: [M, M], updated.
     """
-    side = nearest.shape[0]
     for t in range(triangles.shape[0]):
         kind = material[t]
         if casts[kind] > 1.0:
             continue
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x0, y0, x1, y1, x2, y2 = (
-            points[i, 0],
-            points[i, 1],
-            points[j, 0],
-            points[j, 1],
-            points[k, 0],
-            points[k, 1],
-        )
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if abs(area) < 1e-9:
-            continue
-        left, right = _bounds(x0, x1, x2, side)
-        top, bottom = _bounds(y0, y1, y2, side)
-        for row in range(top, bottom + 1):
-            dy = row + 0.5 - y0
-            for column in range(left, right + 1):
-                dx = column + 0.5 - x0
-                b = (dx * (y2 - y0) - (x2 - x0) * dy) / area
-                c = ((x1 - x0) * dy - dx * (y1 - y0)) / area
-                a = 1.0 - b - c
-                if a < 0.0 or b < 0.0 or c < 0.0:
+        corners = _corners(points, triangles, t)
+        (_, _, h0), (_, _, h1), (_, _, h2) = corners
+        area, rows, columns = _window(corners, nearest.shape[0], False)
+        for row in rows:
+            for column in columns:
+                screen = _shares(corners, area, row, column)
+                if min(screen) < 0.0:
                     continue
-                height = a * points[i, 2] + b * points[j, 2] + c * points[k, 2]
+                height = screen[0] * h0 + screen[1] * h1 + screen[2] * h2
                 if height <= nearest[row, column]:
                     continue
-                if casts[kind] > 0.0:
-                    u = a * uv[t, 0, 0] + b * uv[t, 1, 0] + c * uv[t, 2, 0]
-                    v = a * uv[t, 0, 1] + b * uv[t, 1, 1] + c * uv[t, 2, 1]
-                    if alpha_at(texels, places, kind, u, v) < casts[kind]:
-                        continue
+                if casts[kind] > 0.0 and _alpha_of(texels, places, kind, uv, t, screen) < casts[kind]:
+                    continue
                 nearest[row, column] = height
 
 

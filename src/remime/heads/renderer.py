@@ -65,7 +65,7 @@ class Rendered:
         image: [S, S, 3] uint8 sRGB, without the scene's noise.
         labels: [S, S] uint8, numbers of ``remime.heads.shading.LABELS``.
         landmarks: [68, 2] float32 in pixels, x right, y down, pixel centres at integers.
-        visible: [68] which of them nothing hides.
+        visible: [68] which of them lie in the picture and behind nothing opaque; hair hides none.
     """
 
     image: NDArray[np.uint8]

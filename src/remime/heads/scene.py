@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
-from remime.errors import InputError
 from remime.heads.assets import Floats
-
-Colour = tuple[float, float, float]
+from remime.heads.parameters import Colour, Parameters, triple
 
 
 @dataclass(frozen=True)
-class Light:
+class Light(Parameters):
     """A distant light.
 
     Args:
@@ -37,7 +36,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scene(Parameters):
     """Everything that is seen but the person, and how.
 
     Args:
@@ -71,35 +70,15 @@ class Scene:
     noise: float
     crf: int
 
-    def to_json(self) -> str:
-        """As text; equal scenes give equal text."""
-        return json.dumps(asdict(self), sort_keys=True)
-
     @classmethod
-    def from_json(cls, text: str) -> Scene:
-        """From the text of ``to_json``.
-
-        Raises:
-            InputError: a parameter is missing or unknown.
-        """
-        values = json.loads(text)
-        known = {field.name for field in fields(cls)}
-        if set(values) != known:
-            raise InputError("scene", f"has too many or too few parameters: {sorted(known ^ set(values))}")
-        values["lights"] = tuple(Light(**{**v, "colour": tuple(v["colour"])}) for v in values["lights"])
-        values["background"] = tuple(tuple(colour) for colour in values["background"])
-        for name in ("sky", "ground", "shift"):
-            values[name] = tuple(values[name])
-        return cls(**values)
-
-
-def _colour(values: NDArray[np.floating]) -> Colour:
-    red, green, blue = (round(float(value), 6) for value in values)
-    return red, green, blue
+    def _value(cls, name: str, value: Any) -> Any:
+        if name == "lights" and isinstance(value, Mapping):
+            return Light.of(value)
+        return super()._value(name, value)
 
 
 def _tinted(strength: float, warmth: float) -> Colour:
-    return _colour(strength * np.array([1 + warmth, 1.0, 1 - warmth]))
+    return triple(strength * np.array([1 + warmth, 1.0, 1 - warmth]))
 
 
 def sample(seed: int) -> Scene:
@@ -122,9 +101,9 @@ def sample(seed: int) -> Scene:
     return Scene(
         seed=int(seed),
         lights=(key, fill, rim),
-        sky=_colour(around * np.array([1 - tint, 1.0, 1.05 * (1 + tint)])),
-        ground=_colour(around * np.array([0.55 * (1 + tint), 0.50, 0.45])),
-        background=(_colour(first), _colour(first * np.exp(0.45 * rng.standard_normal(3)))),
+        sky=triple(around * np.array([1 - tint, 1.0, 1.05 * (1 + tint)])),
+        ground=triple(around * np.array([0.55 * (1 + tint), 0.50, 0.45])),
+        background=(triple(first), triple(first * np.exp(0.45 * rng.standard_normal(3)))),
         shapes=int(rng.integers(0, 9)),
         blur=uniform(1.0, 5.0),
         distance=uniform(7.0, 16.0),

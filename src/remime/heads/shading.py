@@ -29,9 +29,11 @@ _LABEL_OF = np.array(
 )
 # Strength and sharpness of highlights, per material; skin first.
 _GLOSS = np.array([[0.30, 22.0], [1.2, 350.0], [0.30, 60.0], [0.40, 30.0], [0.02, 8.0]], np.float64)
-# How fast it gets dark in the mouth, per decimetre behind the front teeth, and where that starts.
+# How fast it gets dark in the mouth, per decimetre behind the front teeth, and where that starts: of teeth
+# and of the tongue.
 _MOUTH = np.array([[1.7, 0.05], [2.4, 0.08]], np.float64)
-# Alphas of cards are of single hairs; several lie behind each other.
+# Alphas of cards are of single hairs; several lie behind each other. Of brows, lashes, hair: what the
+# alphas are multiplied with, and the most that they may then be.
 _DENSE = np.array([1.7, 0.9, 1.3], np.float64)
 _OPAQUE = np.array([0.92, 0.95, 1.0], np.float64)
 

@@ -122,8 +122,8 @@ STILL = Pose(np.zeros(len(COEFFICIENTS)))
 """A face at rest that looks ahead."""
 
 
-def _distances(vertices: Floats, pairs: Ints) -> Floats:
-    """Distances along x, y, z of three pairs of vertices."""
+def distances(vertices: Floats, pairs: Ints) -> Floats:
+    """Distances [3] along x, y, z of three pairs [3, 2] of vertices."""
     return np.array([abs(vertices[a, axis] - vertices[b, axis]) for axis, (a, b) in enumerate(pairs)])
 
 
@@ -141,14 +141,20 @@ class Shape:
         closed: how many triangles come before the clothes, of which the inside can be seen.
         opaque: how many triangles come before the see-through ones.
         base: how many vertices are the base mesh's.
+        neutral: [base, 3] the base mesh at rest, its origin between the eyes.
+        eyes: [2, 3] centres of the left and the right eyeball at rest.
+        joints: [3] where a bone begins, by its name.
+        bones: [V, 5] how much a vertex follows torso, three neck bones, head.
+        parts: where each part's vertices lie, by its material.
+        scale: [3] distances on the head that parts are scaled by.
         blink: what ``eyeBlink`` of the left and right eye is multiplied with, see ``remime.heads.lids``.
     """
 
     def __init__(self, kit: Kit, identity: Identity) -> None:
         self.kit = kit
         vertices = resting(kit, identity)
-        self.scale = _distances(vertices, kit.head_size)
-        teeth = _distances(vertices, kit.teeth_size)
+        self.scale = distances(vertices, kit.head_size)
+        teeth = distances(vertices, kit.teeth_size)
         vertices -= np.mean([vertices[eye].mean(0) for eye in kit.eyes], 0)
         self.neutral = vertices
         self.base = len(vertices)
@@ -204,7 +210,7 @@ class Shape:
 
     @property
     def radius(self) -> float:
-        """Of an eyeball."""
+        """Of an eyeball, in decimetres."""
         return float(np.linalg.norm(self._eyeballs[self._left] - self.eyes[0], axis=1).mean())
 
     def relaxed(self, pose: Pose) -> Floats:

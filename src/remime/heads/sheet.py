@@ -1,4 +1,4 @@
-"""A contact sheet of people in the same motions: ``python -m remime.heads.sheet docs/heads.jpg``."""
+"""A contact sheet of people in the same poses: ``python -m remime.heads.sheet FILE --identities SEED …``."""
 
 from __future__ import annotations
 
@@ -24,12 +24,21 @@ def pose(
     gaze: tuple[float, float] = (0.0, 0.0),
     **coefficients: float,
 ) -> Pose:
-    """A pose by the names of its coefficients; one without a side stands for both."""
+    """A pose by the names of its coefficients; one without a side stands for both.
+
+    Args:
+        head: yaw, pitch and roll in degrees.
+        gaze: yaw and pitch of the eyes in degrees, relative to the head.
+        coefficients: from 0 at rest to 1 in full; the others are 0.
+
+    Raises:
+        ValueError: there is no such coefficient.
+    """
     values = np.zeros(len(COEFFICIENTS))
     for name, value in coefficients.items():
-        if not any(known.startswith(name) for known in COEFFICIENTS):
-            raise ValueError(f"{name!r} is no coefficient")
         sides = [name] if name in COEFFICIENTS else [name + side for side in ("Left", "Right")]
+        if not set(sides) <= set(COEFFICIENTS):
+            raise ValueError(f"{name!r} is no coefficient")
         values[[COEFFICIENTS.index(side) for side in sides]] = value
     return Pose(values, gaze, head)
 

@@ -8,9 +8,10 @@ from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial import cKDTree
 
 from remime.heads.assets import CANVAS, Floats, Kit
-from remime.heads.identity import Colour, Identity
+from remime.heads.identity import Identity
+from remime.heads.parameters import Colour
 from remime.heads.raster import Atlas, atlas
-from remime.heads.shape import MATERIALS
+from remime.heads.shape import MATERIALS, distances
 
 BUMP = len(MATERIALS)
 """The place in the atlas of the skin's pores, as a height in each of its channels."""
@@ -66,7 +67,7 @@ def scalp_region(kit: Kit, hair: str) -> Floats:
     """How much of a style's hair grows at each vertex of the base mesh: where its cards are near the head."""
     part, vertices = kit.parts[hair], kit.vertices
     eyes = np.mean([vertices[eye].mean(0) for eye in kit.eyes], 0)
-    size = [abs(vertices[a, axis] - vertices[b, axis]) for axis, (a, b) in enumerate(kit.head_size)]
+    size = distances(vertices, kit.head_size)
     cards = (vertices[part.anchors] * part.weights[..., None]).sum(1) + part.offsets * size / part.size
     near = 1 - _step(0.10, 0.28, cKDTree(cards).query(vertices)[0])
     up, back = vertices[:, 1] - eyes[1], eyes[2] - vertices[:, 2]

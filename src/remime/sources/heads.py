@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from remime.errors import InputError
 from remime.files import atomic
-from remime.shards import split_of, stable_hash
+from remime.shards import stable_hash
 from remime.sources import Clip, Collector, Single
+from remime.sources.rendered import rendered_clips
 from remime.versions import __version__
 
 DEFAULTS: dict[str, Any] = {
@@ -42,28 +42,16 @@ def _seed(*words: str) -> int:
 def clips(name: str, options: dict[str, Any], table: Path | None) -> list[Clip]:
     """The clips of a dataset of heads; identities are split like any others."""
     o = {**DEFAULTS, **options}
-    for key in ("identities", "clips", "frames", "fps"):
-        if o[key] <= 0:
-            raise InputError(f"datasets.{name}.{key}", f"is {o[key]}", "must be more than 0")
-    listed = []
-    for number in range(o["identities"]):
-        person = f"head-{o['seed']}-{number:05d}"
-        for take in range(o["clips"]):
-            clip = f"{person}-{take:03d}"
-            described = {key: o[key] for key in _SHARED} | {"identity": _seed("identity", person)}
-            described |= {"motion": _seed("motion", clip), "scene": _seed("scene", clip)}
-            listed.append(
-                Clip(
-                    clip=clip,
-                    video=person,  # what a person's clips share is then built once
-                    identity=person,
-                    split=split_of(person, int(o["seed"])),
-                    kind="render",
-                    path=json.dumps(described, sort_keys=True),
-                    terms=_TERMS,
-                )
-            )
-    return listed
+
+    def describe(person: str, clip: str) -> dict[str, Any]:
+        seeds = {
+            "identity": _seed("identity", person),
+            "motion": _seed("motion", clip),
+            "scene": _seed("scene", clip),
+        }
+        return {key: o[key] for key in _SHARED} | seeds
+
+    return rendered_clips(name, "head", o, describe, terms=_TERMS, together=True)
 
 
 def write_truth(path: Path, take: Any, frames: Iterable[Any]) -> None:

@@ -20,6 +20,8 @@ def test_text_and_back():
     assert all(Scene.from_json(scene.to_json()) == scene for scene in MANY)
     with pytest.raises(InputError, match="spam"):
         Scene.from_json(MANY[0].to_json().replace('"span"', '"spam"'))
+    with pytest.raises(InputError, match=r"light: .*height"):
+        Scene.from_json(MANY[0].to_json().replace('"elevation"', '"height"'))
 
 
 def test_lights_shine_from_where_they_stand():

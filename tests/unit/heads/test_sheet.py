@@ -18,8 +18,9 @@ def test_poses_by_name():
     assert pose.coefficients[COEFFICIENTS.index("jawOpen")] == 0.5
     assert pose.coefficients[COEFFICIENTS.index("eyeBlinkRight")] == 1
     assert pose.coefficients.sum() == 2.5
-    with pytest.raises(ValueError, match="nodding"):
-        sheet.pose(nodding=1)
+    for name in ("nodding", "eye"):
+        with pytest.raises(ValueError, match=f"'{name}' is no coefficient"):
+            sheet.pose(**{name: 1})
 
 
 def test_a_row_a_person(tmp_path, monkeypatch):
