@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from remime.cli import inputs
+from remime.cli.parts import Part, measure_parts
 from remime.cli.reenact import RESOLUTIONS, Request, run
 
 ROUNDS = 3  # measurements of the generator alone, before, between and after those of the whole
@@ -31,11 +32,16 @@ def command(
         int, typer.Option(min=1, metavar="N", help="Images per measurement of the generator alone.")
     ] = 20,
     device: inputs.Device = "auto",
+    parts: Annotated[
+        bool, typer.Option("--parts", help="What each part needs, instead of the whole.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a Markdown table.")] = False,
 ) -> None:
     """Compare `remime reenact` with the time that its generator needs for as many images.
 
-    Both are measured in turn in one process, with the same threads; loading is left out.
+    Both are measured in turn in one process, with the same threads; loading is left out. With `--parts`, each
+    part on its own: reading and aligning, every network, the conversion and encoding of the result, and
+    inversion beside the loop that goes image by image through full decodes.
     """
     chosen = resolution or ["256"]
     for value in chosen:
@@ -43,6 +49,9 @@ def command(
     where = inputs.device_of(device)
     with tempfile.TemporaryDirectory() as folder:
         request = Request(driving, target, Path(folder) / "out.mp4", device=device)
+        if parts:
+            _print_parts(measure_parts(request, where, [int(v) for v in chosen], images), where, as_json)
+            return
         rows = [measure(replace(request, resolution=int(value)), where, images) for value in chosen]
     if as_json:
         typer.echo(json.dumps({"machine": _machine(where), "rows": rows}, indent=1))
@@ -95,6 +104,18 @@ def measure(request: Request, device: str, images: int) -> dict[str, Any]:
         "reenact": 1 / all_,
         "overhead": all_ / one - 1,
     }
+
+
+def _print_parts(parts: list[Part], device: str, as_json: bool) -> None:
+    if as_json:
+        rows = [{"part": part.name, "per": part.unit, "seconds": part.seconds} for part in parts]
+        typer.echo(json.dumps({"machine": _machine(device), "parts": rows}, indent=1))
+        return
+    typer.echo(f"{_machine(device)}\n")
+    typer.echo("| part | ms | per second |")
+    typer.echo("|---|---|---|")
+    for part in parts:
+        typer.echo(f"| {part.name} | {1000 * part.seconds:.1f} | {1 / part.seconds:.1f} {part.unit}s |")
 
 
 def _seconds(work: Callable[[], None]) -> float:

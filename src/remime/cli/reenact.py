@@ -189,8 +189,15 @@ def _files(request: Request) -> _Files:
     return _Files(method, model, model_meta, inverter, inverter_meta, optimise)
 
 
-class _Engine:
-    """All networks, loaded."""
+class Engine:
+    """All networks, loaded.
+
+    Attributes:
+        generator: the original one.
+        inverter: of targets.
+        method: moves them.
+        reenactor: makes frames with the method's generator.
+    """
 
     def __init__(self, request: Request, files: _Files, device: str) -> None:
         from remime.encoders.inverter import load_inverter
@@ -207,6 +214,21 @@ class _Engine:
         self.reenactor: Reenactor = Reenactor(
             own, self.method, request.resolution, request.batch, request.pixel_format
         )
+
+
+def load_engine(request: Request, device: str) -> Engine:
+    """The networks that a request needs, fetched where they are missing.
+
+    Raises:
+        InputError: a model cannot be used.
+        WeightsError: a network is missing and cannot be fetched.
+    """
+    return _engine(request, _files(request), device)
+
+
+def _engine(request: Request, files: _Files, device: str) -> Engine:
+    networks.ensure_all(files.networks, request.licence)
+    return Engine(request, files, device)
 
 
 def check(request: Request) -> None:
@@ -244,10 +266,9 @@ def run(request: Request) -> Made:
     networks.ensure_all([networks.FACES], request.licence)
     face = first_face(Path(request.target)) if inputs.random_seed(request.target) is None else None
     first_face(request.driving)
-    networks.ensure_all(files.networks, request.licence)
     with ExitStack() as stack:
         ahead = stack.enter_context(Ahead(_moments, request.driving, size=request.batch))
-        engine = _Engine(request, files, device)
+        engine = _engine(request, files, device)
         if face is None:
             face = _random_face(request, engine)
         latents, driving, mean = None, None, None
@@ -263,7 +284,7 @@ def run(request: Request) -> Made:
     return made
 
 
-def _random_face(request: Request, engine: _Engine) -> Image:
+def _random_face(request: Request, engine: Engine) -> Image:
     from remime.reenactment import random_face
 
     seed = inputs.random_seed(request.target)
@@ -271,7 +292,7 @@ def _random_face(request: Request, engine: _Engine) -> Image:
     return random_face(engine.generator, seed, engine.inverter.size)
 
 
-def _identity(files: _Files, engine: _Engine, face: Image, mean: Tensor | None) -> Identity:
+def _identity(files: _Files, engine: Engine, face: Image, mean: Tensor | None) -> Identity:
     from remime.reenactment import invert
 
     if mean is not None:
@@ -280,7 +301,7 @@ def _identity(files: _Files, engine: _Engine, face: Image, mean: Tensor | None) 
     return engine.reenactor.identify(_optimised(files.optimise, engine, face, latent))
 
 
-def _optimised(steps: int, engine: _Engine, face: Image, latent: Tensor) -> Tensor:
+def _optimised(steps: int, engine: Engine, face: Image, latent: Tensor) -> Tensor:
     """The target's latent [rows, 512] fitted to its image, from the inverter's."""
     if not steps:
         return latent
@@ -295,7 +316,7 @@ def _optimised(steps: int, engine: _Engine, face: Image, latent: Tensor) -> Tens
         return optimiser(to_tensor(face).to(latent), latent, progress.update)
 
 
-def _whole_driving(request: Request, engine: _Engine, spool: IO[bytes]) -> tuple[Iterator[Tensor], Driving]:
+def _whole_driving(request: Request, engine: Engine, spool: IO[bytes]) -> tuple[Iterator[Tensor], Driving]:
     """The first pass over the driving video: its latents, kept in a nameless file, and their mean."""
     from remime.cli.latents import spooled
     from remime.methods import Driving
@@ -304,7 +325,7 @@ def _whole_driving(request: Request, engine: _Engine, spool: IO[bytes]) -> tuple
     return spooled(spool, engine.inverter.generator.rows), Driving(mean)
 
 
-def _target_mean(request: Request, engine: _Engine, face: Image) -> Tensor:
+def _target_mean(request: Request, engine: Engine, face: Image) -> Tensor:
     from remime.cli.latents import clip_mean
 
     if inputs.random_seed(request.target) is not None:
@@ -313,7 +334,7 @@ def _target_mean(request: Request, engine: _Engine, face: Image) -> Tensor:
 
 
 def _clip_mean(
-    path: Path, request: Request, engine: _Engine, role: str, spool: IO[bytes] | None = None
+    path: Path, request: Request, engine: Engine, role: str, spool: IO[bytes] | None = None
 ) -> Tensor:
     from remime.cli.latents import clip_mean
     from remime.faces.stream import Faces
@@ -364,7 +385,7 @@ class _Film:
     found, the last frames encoded and the next motion encoded between two batches, at once.
     """
 
-    def __init__(self, request: Request, files: _Files, engine: _Engine, face: Image) -> None:
+    def __init__(self, request: Request, files: _Files, engine: Engine, face: Image) -> None:
         self.request, self.files, self.engine, self.face = request, files, engine, face
 
     def make(
