@@ -34,6 +34,8 @@ _LANDMARKS = "dlib-landmarks-68"
 # The embedded generator decodes faster with its heads; puppets move along the directions of its latent space.
 EMBEDDED, _PREVIEW = "mobile-ffhq", "models/mobile-preview.safetensors"
 _DIRECTIONS = "models/puppet-directions.safetensors"
+# Keys of a model that tell how its targets are fitted; its training does not depend on them.
+_FITTING = ("optimise", "optimise_identity")
 # What heads are built of.
 _KIT = ("head-anatomy", "head-parts")
 # Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
@@ -343,7 +345,7 @@ class Layout:
         train = entry.pop("train")
         kind = "inverter" if name in self.config["inverters"] else "method"
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
-        return self._seeded({k: v for k, v in merged.items() if k not in ("init", "datasets", "optimise")})
+        return self._seeded({k: v for k, v in merged.items() if k not in ("init", "datasets", *_FITTING)})
 
     def train_inputs(self, name: str) -> dict[str, Any]:
         """The named inputs of a training: start weights, inverter, frames, latents, networks."""
@@ -429,8 +431,8 @@ class Layout:
     def reenact_options(self, model: str) -> dict[str, Any]:
         """What the stage ``reenact`` is told."""
         entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init")}
-        if entry.get("optimise"):
-            entry["identity"] = self.trained(model)["train"]["identity"]
+        if not entry.get("optimise"):
+            entry.pop("optimise_identity", None)
         return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}
 
     def score_options(self, system: str) -> dict[str, Any]:
@@ -558,7 +560,7 @@ class Layout:
                 return [generator, "lpips-alex"]
             case "reenact":
                 entry = self.trained(name)
-                loss = [entry["train"]["identity"]] if entry.get("optimise") else []
+                loss = [entry["optimise_identity"]] if entry.get("optimise") else []
                 return [generator, "lpips-alex", *_MESH, *loss]
             case "external":
                 # Without invented targets there is nothing to generate.

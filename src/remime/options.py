@@ -162,10 +162,15 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{where}.init: {entry['init']!r} starts from itself; name another file, or null"
             if not train["steps"] and not entry["init"]:
                 yield f"{where}.init: is null and train.steps is 0, so there are no weights; set one of them"
-            if (train["steps"] or entry.get("optimise")) and train["identity"] == config["score"]["identity"]:
+            if train["steps"] and train["identity"] == config["score"]["identity"]:
                 yield (
                     f"{where}.train.identity: {train['identity']!r} is also score.identity; a model is never "
                     "scored by the network that it was trained against, so change one of them"
+                )
+            if entry.get("optimise") and entry["optimise_identity"] == config["score"]["identity"]:
+                yield (
+                    f"{where}.optimise_identity: {entry['optimise_identity']!r} is also score.identity; a "
+                    "target is never scored by the network that it was fitted with, so change one of them"
                 )
             if entry.get("variant") == "cos" and not train["losses"]["cos"]:
                 yield f"{where}.train.losses.cos: is 0; the variant cos needs a weight above 0"
@@ -194,6 +199,10 @@ def _networks(config: Mapping[str, Any], known: Mapping[str, Network]) -> Iterat
         for name, entry in config[section].items():
             if "train" in entry:
                 yield from check(f"{section}.{name}.train.identity", entry["train"]["identity"], "identity")
+            if entry.get("optimise"):
+                yield from check(
+                    f"{section}.{name}.optimise_identity", entry["optimise_identity"], "identity"
+                )
             if is_name(entry.get("init")):
                 yield from check(f"{section}.{name}.init", entry["init"], role)
                 yield from _imported(f"{section}.{name}", entry, known.get(entry["init"]))

@@ -166,7 +166,7 @@ def model(world):
 
 
 def test_targets_are_fitted_to_their_frames(world, model, monkeypatch):
-    monkeypatch.setattr("remime.training.losses.ImageLosses", tiny.Losses)
+    monkeypatch.setattr("remime.optimisation.ImageLosses", tiny.Losses)
     plain, fitted = (
         world.run(f"mapping-{steps}", model, method="mapping", optimise=steps) for steps in (0, 25)
     )
@@ -190,7 +190,7 @@ def test_a_target_is_fitted_once(world, model, monkeypatch):
     """Also when the job was killed in between, and for all pairs that share it."""
     from remime.optimisation import LatentOptimiser
 
-    monkeypatch.setattr("remime.training.losses.ImageLosses", tiny.Losses)
+    monkeypatch.setattr("remime.optimisation.ImageLosses", tiny.Losses)
     fit, calls = LatentOptimiser.__call__, []
     monkeypatch.setattr(
         LatentOptimiser, "__call__", lambda self, *a: (calls.append(self.losses.name), fit(self, *a))[1]
@@ -207,7 +207,7 @@ def test_a_target_is_fitted_once(world, model, monkeypatch):
     rows = pair_rows(world.dataset)
     same = [{**rows[0], "pair": f"again-{i}"} for i in range(2)]
     write_table(world.pairs, "pairs", [*rows[:2], *same])
-    chosen = {**OPTIONS, "method": "mapping", "optimise": 2, "identity": "sface"}
+    chosen = {**OPTIONS, "method": "mapping", "optimise": 2, "optimise_identity": "sface"}
     for _ in range(2):
         try:
             stage.run(world.pairs, BATCH, [world.dataset], world.inverter, world.folder / "out",

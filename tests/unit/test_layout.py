@@ -312,16 +312,15 @@ def imported(tmp_path: Path) -> Path:
 
 
 def test_fitting_targets_needs_the_network_of_the_loss() -> None:
-    own = {"train": {"identity": "edgeface-s"}}
-    fitted = layout(models={"mapping": {"optimise": 5, **own}})
-    plain = layout(models={"mapping": {"optimise": 0, **own}})
+    fitted = layout(models={"mapping": {"optimise": 5}})
+    plain = layout(models={"mapping": {"optimise": 0, "optimise_identity": "dlib-resnet-id"}})
     path = "resources/weights/edgeface-s.safetensors"
     assert path in fitted.reenact_inputs("cross", "mapping")["weights"]
     assert path not in plain.reenact_inputs("cross", "mapping")["weights"]
     assert path not in fitted.reenact_inputs("cross", "linear-psp")["weights"]
     told = fitted.reenact_options("mapping")
-    assert (told["optimise"], told["identity"]) == (5, "edgeface-s")
-    assert "identity" not in plain.reenact_options("mapping")
+    assert (told["optimise"], told["optimise_identity"]) == (5, "edgeface-s")
+    assert "optimise_identity" not in plain.reenact_options("mapping")
     # A training does not depend on how its model is used.
     assert fitted.train_options("mapping") == plain.train_options("mapping")
 
@@ -406,6 +405,7 @@ def test_networks_of_a_run() -> None:
         "hopenet-lite",
         "lpips-alex",
         "dlib-resnet-id",
+        "edgeface-s",
     } <= set(used)
     with pytest.raises(ValueError, match="uses no networks"):
         layout().networks("split")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from remime.optimisation import LatentOptimiser
+from remime.optimisation import LatentOptimiser, load_optimiser
 from remime.training.losses import ImageLosses
 from tests import tiny
 
@@ -16,6 +16,16 @@ def example(steps: int):
     true = tiny.latents("eve-1", "eve", 1)[0]
     guess = true + 0.3 * torch.randn(true.shape, generator=torch.Generator().manual_seed(0))
     return LatentOptimiser(network, tiny.Losses(), steps), network.synthesize(true[None])[0], guess
+
+
+def test_the_weight_of_identity_fits_its_network(monkeypatch) -> None:
+    monkeypatch.setattr("remime.optimisation.ImageLosses", tiny.Losses)
+    weights = {}
+    for name in ("edgeface-s", "dlib-resnet-id"):
+        optimiser = load_optimiser(tiny.generator(), 1, name)
+        assert optimiser.losses.name == name
+        weights[name] = optimiser.identity
+    assert weights == {"edgeface-s": 0.2, "dlib-resnet-id": 1.0}
 
 
 def error(optimiser: LatentOptimiser, image: torch.Tensor, latent: torch.Tensor) -> float:

@@ -168,8 +168,12 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
         ({"models": {"psp": {"method": "linear", "inverter": "psp"}}}, "is also the name of an inverter"),
         ({"score": {"identity": "dlib-resnet-id"}}, "is also score.identity"),
         (
-            {"models": {"mapping": {"optimise": 5, "train": {"steps": 0, "identity": "sface"}}}},
-            "models.mapping.train.identity: 'sface' is also score.identity",
+            {"models": {"mapping": {"optimise": 5, "optimise_identity": "sface"}}},
+            "models.mapping.optimise_identity: 'sface' is also score.identity",
+        ),
+        (
+            {"models": {"mapping": {"optimise": 5, "optimise_identity": "hopenet-lite"}}},
+            "models.mapping.optimise_identity: 'hopenet-lite' is not a network of the role identity",
         ),
         ({"generator": "stylegan"}, "generator: 'stylegan' is not a network of the role generator"),
         ({"measure": {"pose": "sface"}}, "measure.pose: 'sface' is not a network of the role pose"),

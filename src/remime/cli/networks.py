@@ -15,9 +15,9 @@ GENERATOR = "mobile-ffhq"
 PREVIEW = "mobile-preview"
 FACES = "dlib-landmarks-68"
 POSE, IDENTITY, LPIPS = "hopenet-lite", "sface", "lpips-alex"
-LOSS_IDENTITY = "dlib-resnet-id"
+LOSS_IDENTITY, FIT_IDENTITY = "dlib-resnet-id", "edgeface-s"
 
-REENACT = (GENERATOR, FACES, LPIPS, LOSS_IDENTITY, "face-mesh", "blendshapes")
+REENACT = (GENERATOR, FACES, LPIPS, FIT_IDENTITY, "face-mesh", "blendshapes")
 SCORE = (FACES, POSE, IDENTITY, LPIPS)
 TRAIN = (LOSS_IDENTITY,)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Image = NDArray[np.uint8]
 
 RESOLUTIONS = ("256", "512", "1024")
-OPTIMISE = 30
+OPTIMISE = 50
 
 
 def command(
@@ -151,7 +151,7 @@ class _Files:
     def networks(self) -> list[str]:
         """Pretrained networks that these need."""
         described = [meta for meta in (self.inverter_meta, self.model_meta) if meta is not None]
-        losses = [networks.LOSS_IDENTITY, networks.LPIPS] if self.optimise else []
+        losses = [networks.FIT_IDENTITY, networks.LPIPS] if self.optimise else []
         return [*networks.of_models(*described), *losses]
 
 
@@ -305,14 +305,12 @@ def _optimised(steps: int, engine: Engine, face: Image, latent: Tensor) -> Tenso
     """The target's latent [rows, 512] fitted to its image, from the inverter's."""
     if not steps:
         return latent
-    from remime.optimisation import LatentOptimiser
+    from remime.optimisation import load_optimiser
     from remime.progress import Progress
     from remime.training.data import to_tensor
-    from remime.training.losses import ImageLosses
 
-    losses = ImageLosses(networks.LOSS_IDENTITY).to(latent.device)
     with Progress(steps, "fit target", "steps") as progress:
-        optimiser = LatentOptimiser(engine.generator, losses, steps)
+        optimiser = load_optimiser(engine.generator, steps, networks.FIT_IDENTITY, latent.device)
         return optimiser(to_tensor(face).to(latent), latent, progress.update)
 
 

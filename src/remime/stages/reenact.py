@@ -30,7 +30,7 @@ OPTIONS: dict[str, Any] = {
     "method": "mapping",
     "inverter": "psp",
     "optimise": 0,
-    "identity": "dlib-resnet-id",
+    "optimise_identity": "edgeface-s",
 }
 
 
@@ -111,11 +111,10 @@ class _Job:
 
     @cached_property
     def optimiser(self) -> LatentOptimiser:
-        from remime.optimisation import LatentOptimiser
-        from remime.training.losses import ImageLosses
+        from remime.optimisation import load_optimiser
 
-        losses = ImageLosses(self.o["identity"]).to(self.plain.mean_latent.device)
-        return LatentOptimiser(self.plain, losses, self.o["optimise"])
+        device = self.plain.mean_latent.device
+        return load_optimiser(self.plain, self.o["optimise"], self.o["optimise_identity"], device)
 
     def optimised(self, pair: Mapping[str, Any], image: NDArray[np.uint8], guess: Tensor) -> Tensor:
         """The latent [rows, 512] of a target's frame, fitted once, from the inverter's."""

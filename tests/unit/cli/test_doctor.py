@@ -50,7 +50,7 @@ def test_what_is_missing_comes_with_what_to_do(remime, tmp_path, monkeypatch):
     report = json.loads(out)
     fixes = {each["fix"] for each in report["problems"]}
     assert {f"remime weights fetch {name}" for name in networks.defaults()} <= fixes
-    assert not any("edgeface" in fix for fix in fixes)
+    assert not any("lpips-vgg" in fix for fix in fixes)
     assert any("mapping-small" in each["problem"] for each in report["problems"])
     code, out, err = remime("doctor")
     assert code == 1

@@ -28,7 +28,7 @@ def test_list_names_all_networks_with_state_and_terms(remime, nothing):
     assert {row["state"] for row in found.values()} == {"missing"}
     assert found["sface"]["terms"] == store.find_entry("sface").terms
     assert found["sface"]["used_by"] == ["score"]
-    assert found["edgeface-s"]["used_by"] == []
+    assert found["lpips-vgg"]["used_by"] == []
     code, out, _ = remime("weights", "list")
     assert len(out.splitlines()) == len(found)
 
