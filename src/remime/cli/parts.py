@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from remime.cli import networks
 from remime.cli.reenact import Request, load_engine
-from remime.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,15 +77,15 @@ def measure_parts(request: Request, device: str, resolutions: list[int], images:
     Raises:
         InputError: there is no face in the driving video.
     """
+    from remime.faces.stream import first_face
     from remime.runtime import keep_freed_memory, keep_opencv_to_one_thread
 
     keep_freed_memory()
     keep_opencv_to_one_thread()
     networks.ensure_all([networks.FACES], request.licence)
     clock, aligned = _Clock(device), list[Any]()
+    first_face(request.driving)  # loads the networks
     seconds = clock.once(lambda: aligned.extend(_faces(request)))
-    if not aligned:
-        raise InputError(request.driving, "no face was found in it", "name another --driving")
     parts = [Part("faces: read, find, align", "frame", seconds / len(aligned))]
     batch = min(request.batch, images)
     chosen = list(islice(cycle(aligned), math.ceil(images / batch) * batch))
