@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from remime import video
 from remime.archive import AlignedWriter, encode_jpeg
-from remime.metrics.scorer import Networks
+from remime.metrics.networks import Networks
 from remime.stages import Dataset
 from remime.tables import read_table, write_table
 

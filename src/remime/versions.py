@@ -18,6 +18,7 @@ STAGES: dict[str, int] = {
     "index": 1,
     "train": 3,
     "plan": 1,
+    "answer": 1,
     "reenact": 4,
     "external": 1,
     "score": 1,

@@ -5,7 +5,8 @@ import pytest
 
 from remime.errors import InputError
 from remime.metrics import METRICS
-from remime.metrics.scorer import CROSS, SELF, load_networks, lost_rows, score_videos
+from remime.metrics.networks import load_networks
+from remime.metrics.scorer import CROSS, SELF, lost_rows, score_videos
 from tests import clips
 from tests.evaluation import NAMES, NETWORKS, Fake, face, frame, generate, motion
 
