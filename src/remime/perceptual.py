@@ -127,7 +127,8 @@ class LPIPS(nn.Module):
 
 def _weighted_mean(values: Tensor, mask: Tensor) -> Tensor:
     """The mean [B] of values [B, h, w] under a mask [B, H, W] that is averaged to their grid."""
-    weights = F.adaptive_avg_pool2d(mask[:, None].to(values), tuple(values.shape[-2:]))[:, 0]
+    height, width = values.shape[-2:]
+    weights = F.adaptive_avg_pool2d(mask[:, None].to(values), (height, width))[:, 0]
     return (values * weights).sum((1, 2)) / weights.sum((1, 2))
 
 

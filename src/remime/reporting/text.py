@@ -171,17 +171,17 @@ Methods marked *external* are other people's systems; their videos were rendered
 They have no inversion, so there is no "ID to the inversion". A pair without a usable video has no values;
 its frames count as not covered."""
 REFERENCED = """\
-The last three rows are no methods. *The answer itself* shows what the networks say of a perfect result: the floor
-of the errors that rest on a network. *The driving frames, copied* and *the target, still* show what a useless
-method scores."""
+The last three rows are no methods. *The answer itself* shows what the networks say of a perfect result: the
+floor of the errors that rest on a network. *The driving frames, copied* and *the target, still* show what a
+useless method scores."""
 AGREED = {
     "all": "Over the videos of all methods together:",
     "within": "Within methods, so that differences between them take no part:",
 }
 AGREEMENT = """\
 Spearman's rank correlation of metrics that need no true answer (columns) with those that know it (rows), over
-{videos} videos of {models} methods and {clips} driving clips; references take no part. 1 means that both rank the
-videos alike from best to worst, 0 that one says nothing about the other."""
+{videos} videos of {models} methods and {clips} driving clips; references take no part. 1 means that both
+rank the videos alike from best to worst, 0 that one says nothing about the other."""
 _MOST_LOST = 20
 
 
