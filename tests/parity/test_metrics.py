@@ -70,4 +70,6 @@ def test_spearman_equals_scipy(ties):
     a, b = rng.normal(size=40), rng.normal(size=40)
     a, b = (np.round(x) for x in (a, b)) if ties else (a, a + b)
     clips = [str(i % 8) for i in range(40)]
-    assert spearman(a, b, clips, samples=10).value == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
+    assert spearman(a, b, clips, samples=10).value == pytest.approx(
+        stats.spearmanr(a, b).statistic, abs=1e-12
+    )

@@ -1,4 +1,4 @@
-"""True answers: in the driving clip's aligned frame, of the target's person, and with what is true of them."""
+"""True answers: in the driving clip's aligned frame, of the target's person, with what is true of them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_clips_that_were_not_rendered_have_no_answer(world):
     dataset, clips, _ = world
     path = dataset.clips("0000-of-0001")
     write_clips(path, [type(c)(**{**c.row(), "box": (), "path": "film.mp4"}) for c in read_clips(path)])
-    with pytest.raises(InputError, match="was rendered from\n.*source heads"):
+    with pytest.raises(InputError, match=r"was rendered from\n.*source heads"):
         run(world, [answered.pair(clips[0], clips[1])])
 
 

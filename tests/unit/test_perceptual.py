@@ -85,7 +85,7 @@ def test_a_mask_of_everything_changes_nothing():
 
 
 def test_a_mask_leaves_out_what_features_beside_it_see():
-    """Only the right half differs; far from it on the left there is no distance, on the right there is more."""
+    """Only the right half differs: far from it on the left there is no distance, on the right more."""
     module, a = random_lpips(), torch.rand(1, 3, 64, 256)
     b = a.clone()
     b[..., 128:] = torch.rand(1, 3, 64, 128)

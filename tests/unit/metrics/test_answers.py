@@ -18,7 +18,9 @@ FACE[16:48, 20:44] = True
 def mesh(images):
     """52 blendshapes: the first is none, the second is red, the third green."""
     colours = (images.mean(dim=(2, 3)) + 1) / 2
-    return torch.cat([torch.full_like(colours[:, :1], 9), colours[:, :2], torch.zeros(len(images), 49)], dim=1)
+    return torch.cat(
+        [torch.full_like(colours[:, :1], 9), colours[:, :2], torch.zeros(len(images), 49)], dim=1
+    )
 
 
 def lpips(a, b, mask=None):
@@ -45,7 +47,9 @@ def answers():
 
 
 def score(generated, metrics=ANSWERED):
-    return score_videos(IMAGES, generated, IMAGES[0], networks=ALL, metrics=metrics, answers=iter(answers()), batch=4)
+    return score_videos(
+        IMAGES, generated, IMAGES[0], networks=ALL, metrics=metrics, answers=iter(answers()), batch=4
+    )
 
 
 def clip(scores):

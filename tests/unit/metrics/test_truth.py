@@ -24,7 +24,7 @@ def test_the_face_is_what_the_labels_say():
 
 
 def test_nme_is_per_cent_of_the_distance_between_the_eyes():
-    np.testing.assert_allclose(truth.nme(TRUE + [3, 4], TRUE), 100 * 5 / 40)
+    np.testing.assert_allclose(truth.nme(TRUE + np.array([3, 4]), TRUE), 100 * 5 / 40)
     assert truth.nme(TRUE, TRUE).tolist() == [0, 0, 0]
 
 
@@ -63,7 +63,7 @@ def test_registration_is_scipys():
 
 def test_blendshape_errors():
     true = np.array([[0.0, 0.2], [0.4, 0.2], [0.8, 0.2], [0.2, 0.2]])
-    found = true + [0.1, -0.3]
+    found = true + np.array([0.1, -0.3])
     np.testing.assert_allclose(truth.blendshape_mae(found, true), 0.2)
     # The second one does not move, so only the first counts; neither offset nor scale enters.
     assert truth.blendshape_corr(0.5 * found, true) == pytest.approx(1)
