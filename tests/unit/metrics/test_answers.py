@@ -9,28 +9,12 @@ from remime.metrics.answers import AnswerScorer, TrueFrame
 from remime.metrics.networks import Networks
 from remime.metrics.registry import TRUTH
 from remime.metrics.scorer import ANSWERED, CROSS, score_videos
-from tests.evaluation import NAMES, NETWORKS, SIZE, face, frame
+from tests.evaluation import NETWORKS, SIZE, face, frame
 
 FACE = np.zeros((SIZE, SIZE), bool)
 FACE[16:48, 20:44] = True
 
 
-def mesh(images):
-    """52 blendshapes: the first is none, the second is red, the third green."""
-    colours = (images.mean(dim=(2, 3)) + 1) / 2
-    return torch.cat(
-        [torch.full_like(colours[:, :1], 9), colours[:, :2], torch.zeros(len(images), 49)], dim=1
-    )
-
-
-def lpips(a, b, mask=None):
-    difference = (a - b).square().mean(1)
-    return difference.mean((1, 2)) if mask is None else (difference * mask).sum((1, 2)) / mask.sum((1, 2))
-
-
-ALL = Networks(
-    NETWORKS.pose, NETWORKS.landmarks, NETWORKS.identity, lpips, {**NAMES, "mesh": "m-net"}, mesh=mesh
-)
 ANGLES = [(0.1 * t, -0.05 * t) for t in range(6)]
 IMAGES = [frame(yaw, pitch, 120) for yaw, pitch in ANGLES]
 
@@ -39,7 +23,7 @@ def answers():
     found = []
     for shown in IMAGES:
         tensor = torch.from_numpy(shown).permute(2, 0, 1)[None].float() / 127.5 - 1
-        blendshapes = mesh(tensor)[0, 1:].numpy()
+        blendshapes = NETWORKS.mesh(tensor)[0, 1:].numpy()
         found.append(
             TrueFrame(shown, FACE, NETWORKS.landmarks(shown), NETWORKS.pose(tensor)[0].numpy(), blendshapes)
         )
@@ -48,7 +32,7 @@ def answers():
 
 def score(generated, metrics=ANSWERED):
     return score_videos(
-        IMAGES, generated, IMAGES[0], networks=ALL, metrics=metrics, answers=iter(answers()), batch=4
+        IMAGES, generated, IMAGES[0], networks=NETWORKS, metrics=metrics, answers=iter(answers()), batch=4
     )
 
 
@@ -72,7 +56,7 @@ def test_every_metric_has_its_rows_and_networks():
         rows = [row for row in scores.rows if row["metric"] == name]
         assert len(rows) == (7 if METRICS[name].per == "frame" else 1)
         roles = METRICS[name].networks
-        assert {row["networks"] for row in rows} == {", ".join(ALL.names[role] for role in roles)}
+        assert {row["networks"] for row in rows} == {", ".join(NETWORKS.names[role] for role in roles)}
     assert not {row["metric"] for row in score(IMAGES, CROSS).rows} & set(TRUTH)
 
 
