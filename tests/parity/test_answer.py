@@ -1,35 +1,47 @@
-"""The true answer of rendered heads against what collecting and aligning make of the same clip."""
+"""True answers of rendered heads through the real stages and networks, from collecting to scores."""
 
 import numpy as np
 import pytest
 
 from remime.archive import AlignedReader
+from remime.layout import REFERENCES
 from remime.metrics.image import l1
 from remime.sources import heads, write_clips
-from remime.stages import Dataset, align, collect
+from remime.stages import Dataset, align, collect, score
+from remime.tables import read_table
 from tests import answered
 
-OPTIONS = {"identities": 2, "clips": 1, "frames": 4, "fps": 25, "size": 256, "seed": 3}
+FRAMES = 4
+OPTIONS = {"identities": 2, "clips": 1, "frames": FRAMES, "fps": 25, "size": 256, "seed": 3}
+NETWORKS = ("dlib-landmarks-68", "hopenet-lite", "sface", "lpips-alex", "face-mesh", "blendshapes")
+
+pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 
-@pytest.mark.weights
-@pytest.mark.slow
-def test_ones_own_answer_is_the_aligned_driving_clip(tmp_path, weights):
-    """Equal up to the video's compression; its true landmarks lie where dlib sees them."""
-    for name in ("head-anatomy", "head-parts", "dlib-landmarks-68"):
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, weights):
+    """Two aligned clips, and the answers of the first one's motion by both people."""
+    for name in ("head-anatomy", "head-parts", *NETWORKS):
         weights(name)
-    dataset, clips = Dataset(tmp_path / "heads", 1), heads.clips("heads", OPTIONS, None)
+    folder = tmp_path_factory.mktemp("results")
+    dataset, clips = Dataset(folder / "heads", 1), heads.clips("heads", OPTIONS, None)
     shard = dataset.shard_names[0]
     write_clips(dataset.clips(shard), clips)
     tar, status = dataset.tar(shard), dataset.tar(shard).with_suffix(".status.tsv")
-    collect.run("heads", dataset.clips(shard), tar, status, tmp_path / "state", OPTIONS)
+    collect.run("heads", dataset.clips(shard), tar, status, folder / "state", OPTIONS)
     align.run(
-        dataset.clips(shard), dataset.aligned(shard), dataset.status(shard), tmp_path / "state",
+        dataset.clips(shard), dataset.aligned(shard), dataset.status(shard), folder / "state",
         {"size": 256, "min_frames": 2}, tar, status,
     )  # fmt: skip
-    rows = [answered.pair(clips[0], who, frames=4) for who in clips]
-    answers = answered.render(dataset, tmp_path / "benchmark", rows, tmp_path / "state")
-    reader = AlignedReader(dataset.aligned(shard))
+    rows = [answered.pair(clips[0], who, frames=FRAMES) for who in clips]
+    answers = answered.render(dataset, folder / "benchmark", rows, folder / "state")
+    return folder, dataset, clips, rows, answers
+
+
+def test_ones_own_answer_is_the_aligned_driving_clip(world):
+    """Equal up to the video's compression; its true landmarks lie where dlib sees them."""
+    _, dataset, clips, rows, answers = world
+    reader = AlignedReader(dataset.aligned(dataset.shard_names[0]))
     own, other = (answers.by_id[row["pair"]].rows for row in rows)
     for row, i, j in zip(reader.by_id[clips[0].clip].rows, own, other, strict=True):
         seen, known = reader.frame(row), answers.frame(i)
@@ -40,3 +52,33 @@ def test_ones_own_answer_is_the_aligned_driving_clip(tmp_path, weights):
         eyes = np.linalg.norm(answers.landmarks[i][36] - answers.landmarks[i][45])
         error = np.linalg.norm(answers.landmarks[i][36:48] - reader.landmarks[row][36:48], axis=1).mean()
         assert error < 0.12 * eyes
+
+
+def test_references_score_as_they_should(world):
+    """Of another person's answer: nothing is nearer than itself, and each copy lacks what it lacks."""
+    folder, dataset, _, rows, answers = world
+    values = {}
+    for model in REFERENCES:
+        output = folder / model / "scores.parquet"
+        score.run(
+            folder / "benchmark" / "pairs.parquet", answered.BATCH, [dataset], None, output,
+            output.with_name("features.npz"), {"model": model}, answers=answers.path,
+        )  # fmt: skip
+        table = read_table(output, "scores").to_pylist()
+        values[model] = {
+            row["metric"]: row["value"]
+            for row in table
+            if row["frame"] is None and row["pair"] == rows[1]["pair"]
+        }
+    answer, driving, target = (values[model] for model in REFERENCES)
+    assert answer["truth_lpips"] < 1e-4
+    assert answer["truth_nme"] < 8
+    assert answer["truth_pose_mae"] < 8
+    for copy in (driving, target):
+        for name in ("truth_lpips", "truth_l1", "truth_nme"):
+            assert copy[name] > answer[name] + 0.05, name
+    assert driving["pose_mae"] == 0
+    assert driving["csim"] < 0.8 * target["csim"]
+    # A still picture follows nothing, although networks round differently from batch to batch.
+    assert target["truth_blendshape_corr"] == 0
+    assert target["fl_corr"] is None

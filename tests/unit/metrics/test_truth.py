@@ -74,6 +74,8 @@ def test_what_does_not_follow_correlates_by_nothing():
     true = np.stack([np.linspace(0, 1, 6), np.linspace(1, 0, 6)], axis=1)
     still = np.full_like(true, 0.3)
     assert truth.blendshape_corr(still, true) == 0
+    rounded = still + np.random.default_rng(0).normal(0, 1e-6, still.shape)
+    assert truth.blendshape_corr(rounded, true) == 0
     half = true.copy()
     half[:, 1] = 0.3
     assert truth.blendshape_corr(half, true) == pytest.approx(0.5)
