@@ -24,8 +24,9 @@ WEIGHTS = Path("resources/weights")
 
 ANSWERED = "heads"
 """The source whose clips have true answers."""
-REFERENCES = ("reference-answer", "reference-driving", "reference-target")
-"""Scored beside the models of a protocol ``truth``: the answer, the driving frames, the target's frame."""
+REFERENCES = ("reference-answer", "reference-crop", "reference-driving", "reference-target")
+"""Scored beside the models of a protocol ``truth``: the answer, the same cropped as its own face would be,
+the driving frames, the target's frame."""
 
 # Sources whose clips are rendered; those that a generator renders have their true latents beside them.
 _GENERATED = frozenset({"puppets"})

@@ -70,13 +70,16 @@ def test_references_score_as_they_should(world):
             for row in table
             if row["frame"] is None and row["pair"] == rows[1]["pair"]
         }
-    answer, driving, target = (values[model] for model in REFERENCES)
+    answer, cropped, driving, target = (values[model] for model in REFERENCES)
     assert answer["truth_lpips"] < 1e-4
     assert answer["truth_nme"] < 8
     assert answer["truth_pose_mae"] < 8
-    for copy in (driving, target):
+    for copy in (cropped, driving, target):
         for name in ("truth_lpips", "truth_l1", "truth_nme"):
             assert copy[name] > answer[name] + 0.05, name
+    # Another crop moves the face and leaves its shape.
+    assert cropped["truth_nme_shape"] == pytest.approx(answer["truth_nme_shape"], abs=1)
+    assert cropped["truth_blendshape_mae"] == pytest.approx(answer["truth_blendshape_mae"], abs=0.03)
     assert driving["pose_mae"] == 0
     assert driving["csim"] < 0.8 * target["csim"]
     # A still picture follows nothing, although networks round differently from batch to batch.

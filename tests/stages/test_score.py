@@ -232,6 +232,8 @@ def test_references_need_no_videos(truth):
     assert mean(copied, "pose_mae") == 0
     assert mean(copied, "fl_corr") == pytest.approx(1)
     assert mean(copied, "truth_l1") > 10  # somebody else
+    cropped = run_truth(truth, "reference-crop")
+    assert mean(cropped, "truth_l1") < 1  # of one colour
     still = run_truth(truth, "reference-target")
     assert mean(still, "truth_blendshape_corr") == 0
     assert mean(still, "csim") == pytest.approx(1)
@@ -239,7 +241,7 @@ def test_references_need_no_videos(truth):
 
 
 def test_missing_answers_and_videos_are_named(truth):
-    for model in ("good", "reference-answer", "reference-target"):
+    for model in ("good", "reference-answer", "reference-crop", "reference-target"):
         with pytest.raises(InputError, match="--answers"):
             run_truth(truth, model, answers=False)
     dataset, benchmark, path = truth

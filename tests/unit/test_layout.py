@@ -464,7 +464,7 @@ class TestTruth:
         flow, plain = layout(**self.change), layout().summary_options()
         scored = [path for path in flow.scores() if "/truth/" in path]
         assert {path.split("/")[3] for path in scored} == {"mapping", *REFERENCES}
-        assert len(scored) == 8
+        assert len(scored) == 10
         told = flow.summary_options()
         assert told["protocols"]["truth"]["models"] == ["mapping", *REFERENCES]
         assert told["models"]["reference-target"] == {"reference": True}

@@ -205,7 +205,7 @@ class TestExternal:
 class TestTruth:
     """Protocols with true answers: these are rendered once for all models."""
 
-    PLAN: ClassVar = {"answer": 2, "score": 8, "sheet": 1, "summarize": 1, "figures": 1, "report": 1}
+    PLAN: ClassVar = {"answer": 2, "score": 10, "sheet": 1, "summarize": 1, "figures": 1, "report": 1}
 
     @pytest.fixture
     def config(self) -> dict[str, Any]:

@@ -16,9 +16,12 @@ from remime.metrics.registry import METRICS
 from remime.shards import shard_names
 from remime.tables import concat, read_table
 
-_TITLES = dict(
-    zip(REFERENCES, ("the answer itself", "the driving frames, copied", "the target, still"), strict=True)
-)
+_TITLES = {
+    "reference-answer": "the answer itself",
+    "reference-crop": "the answer, in its own crop",
+    "reference-driving": "the driving frames, copied",
+    "reference-target": "the target, still",
+}
 CEILING = "inversion:"
 FITTED = ", fitted"
 """Rows of the summary whose model starts with this hold what an inverter alone reaches."""

@@ -171,9 +171,10 @@ Methods marked *external* are other people's systems; their videos were rendered
 They have no inversion, so there is no "ID to the inversion". A pair without a usable video has no values;
 its frames count as not covered."""
 REFERENCED = """\
-The last three rows are no methods. *The answer itself* shows what the networks say of a perfect result: the
-floor of the errors that rest on a network. *The driving frames, copied* and *the target, still* show what a
-useless method scores."""
+The last four rows are no methods. *The answer itself* shows what the networks say of a perfect result: the
+floor of the errors that rest on a network. The answer lies where the driving person's face was cropped; *the
+answer, in its own crop* is the floor of methods that place every face as FFHQ's alignment does. *The driving
+frames, copied* and *the target, still* show what a useless method scores."""
 AGREED = {
     "all": "Over the videos of all methods together:",
     "within": "Within methods, so that differences between them take no part:",

@@ -18,6 +18,7 @@ from remime import video
 from remime.archive import AnswerReader, options_digest, parts_directory
 from remime.devices import compute_device
 from remime.errors import InputError
+from remime.faces.alignment import quad, smooth, warp
 from remime.files import atomic
 from remime.layout import REFERENCES
 from remime.metrics.answers import TrueFrame
@@ -174,8 +175,16 @@ class _Answers:
         """The answer to each driving frame of a pair."""
         return (self._reader.frame(row) for row in self._rows(pair))
 
+    def recropped(self, pair: Mapping[str, Any]) -> Iterator[NDArray[np.uint8]]:
+        """The same as FFHQ's alignment of the target's own face would have it, not the driving person's."""
+        rows, fps = self._rows(pair), self._reader.by_id[pair["pair"]].fps
+        quads = smooth(quad(self._reader.landmarks[rows.start : rows.stop]), fps)
+        for row, corners in zip(rows, quads, strict=True):
+            image = self._reader.frame(row)
+            yield warp(image, corners, image.shape[0])[0]
+
     def frames(self, pair: Mapping[str, Any]) -> Iterator[TrueFrame]:
-        """The same, with what is known of it."""
+        """The answer to each driving frame, with what is known of it."""
         for row in self._rows(pair):
             labels = self._reader.label_map(row)
             yield TrueFrame(
@@ -259,6 +268,8 @@ class _Job:
         match self._options["model"]:
             case "reference-answer" if self._answers is not None:
                 return self._answers.images(pair)
+            case "reference-crop" if self._answers is not None:
+                return self._answers.recropped(pair)
             case "reference-driving":
                 return self._clips.driving(pair).frames()
             case "reference-target":
