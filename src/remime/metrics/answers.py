@@ -49,6 +49,7 @@ class AnswerScorer:
             n: [] for n in self._wanted if n in (*_PICTURES, "truth_lpips")
         }
         self._blendshapes: list[NDArray] = []
+        self._poses: list[NDArray] = []
         self._truth: list[TrueFrame] = []
         self._scales: list[float] = []
 
@@ -68,6 +69,7 @@ class AnswerScorer:
             found = self._distances(resized, [answers[i] for i in present])
             self._compared["truth_lpips"] += _spread(found, present, len(answers))
         self._add_blendshapes(frames, present, answers)
+        self._poses.append(self._seen(answers))
         # Pictures and maps are not kept.
         nothing = np.zeros((0, 0), bool)
         for frame, answer in zip(generated, answers, strict=True):
@@ -91,6 +93,12 @@ class AnswerScorer:
             rows[list(present)] = found[:, 1 : 1 + rows.shape[1]]
         self._blendshapes.append(rows)
 
+    def _seen(self, answers: Sequence[TrueFrame]) -> NDArray[np.float64]:
+        """What the pose network says of the answers [n, 3]."""
+        if self._networks.pose is None or "truth_pose_to_answer" not in self._wanted:
+            return np.full((len(answers), 3), np.nan)
+        return run(self._networks.pose, to_tensor([a.image for a in answers], self._networks.device))
+
     def result(
         self, poses: NDArray[np.floating], landmarks: NDArray[np.floating]
     ) -> tuple[dict[str, NDArray], dict[str, tuple[float, int]]]:
@@ -110,6 +118,7 @@ class AnswerScorer:
             "truth_nme": truth.nme(points, known),
             "truth_nme_shape": truth.nme_shape(points, known),
             "truth_pose_mae": pose.pose_mae(np.stack([answer.pose for answer in self._truth]), poses),
+            "truth_pose_to_answer": pose.pose_mae(np.concatenate(self._poses), poses),
             "truth_blendshape_mae": truth.blendshape_mae(blendshapes, moved),
         }
         measured = int(np.isfinite(blendshapes).all(axis=1).sum())

@@ -169,6 +169,11 @@ _ALL = (
         digits=2,
     ),
     Metric(
+        "truth_pose_to_answer", 1, "°", False, ("pose",), "frame", "Pose to the answer (MAE)",
+        "Mean of |Δyaw| and |Δpitch| between the generated frame and the answer, as the network sees both.",
+        digits=2,
+    ),
+    Metric(
         "truth_blendshape_mae", 1, "", False, ("mesh",), "frame", "Blendshapes (MAE)",
         "Mean absolute difference of 51 blendshapes, 0–1, of the generated frame to the true coefficients.",
     ),

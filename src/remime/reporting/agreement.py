@@ -20,6 +20,7 @@ TRUE = (
     "truth_nme",
     "truth_nme_shape",
     "truth_pose_mae",
+    "truth_pose_to_answer",
     "truth_blendshape_mae",
     "truth_blendshape_corr",
 )

@@ -1,5 +1,7 @@
 """Frames against true answers, with fake networks that read colours."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,7 @@ def test_errors_of_a_known_size():
     values = clip(score(redder))
     # 10 grey levels; the fake pose network gives 40° for 127.5, half of it is pitch's 0.
     assert values["truth_pose_mae"] == pytest.approx(40 * 10 / 127.5 / 2, rel=0.01)
+    assert values["truth_pose_to_answer"] == pytest.approx(values["truth_pose_mae"], rel=0.01)
     assert values["truth_l1"] == pytest.approx(10 / 3, rel=0.01)
     assert values["truth_blendshape_mae"] == pytest.approx(10 / 255 / 51, rel=0.01)
     eyes = np.linalg.norm(face()[36] - face()[45])
@@ -110,3 +113,12 @@ def test_without_networks_there_is_what_needs_none():
     assert np.isnan(frames["truth_lpips"]).all()
     np.testing.assert_allclose(frames["truth_ssim"], 1)
     assert clips == {}
+
+
+def test_a_bias_of_the_pose_network_cancels_against_the_answer():
+    biased = replace(NETWORKS, pose=lambda images: NETWORKS.pose(images) + torch.tensor([6.0, -8.0, 0.0]))
+    scores = score_videos(
+        IMAGES, IMAGES, IMAGES[0], networks=biased, metrics=ANSWERED, answers=iter(answers()), batch=4
+    )
+    assert clip(scores)["truth_pose_mae"] == pytest.approx(7, abs=1e-3)
+    assert clip(scores)["truth_pose_to_answer"] == pytest.approx(0, abs=1e-5)
