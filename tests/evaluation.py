@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from remime import video
-from remime.archive import AlignedWriter, encode_jpeg
-from remime.metrics.scorer import Networks
+from remime.archive import AlignedWriter, AnswerWriter, encode_jpeg, encode_labels
+from remime.metrics.networks import Networks
 from remime.stages import Dataset
 from remime.tables import read_table, write_table
 
@@ -68,12 +68,23 @@ def _landmarks(image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     return points * image.shape[0] / SIZE
 
 
-def _lpips(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a - b).square().mean(dim=(1, 2, 3))
+def _lpips(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    difference = (a - b).square().mean(dim=1)
+    if mask is None:
+        return difference.mean(dim=(1, 2))
+    return (difference * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))
 
 
-NAMES = {"pose": "p-net", "landmarks": "l-net", "identity": "i-net", "lpips": "d-net"}
-NETWORKS = Networks(_pose, _landmarks, _identity, _lpips, NAMES)
+def _mesh(images: torch.Tensor) -> torch.Tensor:
+    """52 blendshapes: none, red, green, then nothing more."""
+    colours = (_colours(images) + 1) / 2
+    nothing = torch.zeros(len(images), 49)
+    return torch.cat([torch.full_like(colours[:, :1], 9), colours[:, :2], nothing], dim=1)
+
+
+NAMES = {"pose": "p-net", "landmarks": "l-net", "identity": "i-net", "lpips": "d-net", "mesh": "m-net"}
+NETWORKS = Networks(_pose, _landmarks, _identity, _lpips, NAMES, mesh=_mesh)
+LABELS = ("background", "hair", "clothes", "skin", "brows", "lashes", "eyes", "teeth", "tongue", "lips")
 
 
 def make_dataset(folder: Path, clips: Mapping[str, tuple[str, int]] = CLIPS, split: str = "test") -> Dataset:
@@ -155,3 +166,25 @@ def write_videos(benchmark: Path, model: str, fake: Fake = Fake(), pairs: Sequen
         write_image(folder / f"{pair['pair']}.target.png", frame(0, 0, identity))
         write_image(folder / f"{pair['pair']}.inversion.png", frame(0, 0, identity + 10))
         (folder / f"{pair['pair']}.json").write_text(json.dumps({"method": model, "pair": pair["pair"]}))
+
+
+def write_answers(benchmark: Path) -> Path:
+    """What `answer` leaves behind: what a perfect method makes; all but the left quarter is face."""
+    pairs = read_pairs(benchmark)
+    path = benchmark / "answers" / f"{pairs[0]['batch']}.h5"
+    labels = np.full((SIZE, SIZE), LABELS.index("skin"), np.uint8)
+    labels[:, : SIZE // 4] = LABELS.index("background")
+    with AnswerWriter(path, LABELS) as writer:
+        for pair in pairs:
+            writer.begin_clip(pair["pair"], 25.0, pair["target_identity"])
+            for image in generate(pair, Fake()):
+                tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+                writer.append(
+                    frames=encode_jpeg(image),
+                    labels=encode_labels(labels),
+                    landmarks=_landmarks(image),
+                    pose=_pose(tensor)[0].numpy(),
+                    # Those of the mesh without `_neutral`, and the tongue.
+                    coefficients=np.append(_mesh(tensor)[0, 1:].numpy(), 0),
+                )
+    return path

@@ -470,6 +470,89 @@ class AlignedReader(_Reader):
         return self.file["interpolated"]
 
 
+ANSWER_COLUMNS: Columns = {
+    "frames": ((), None),
+    "labels": ((), None),
+    "landmarks": ((68, 2), np.float32),
+    "pose": ((3,), np.float32),
+    "coefficients": ((52,), np.float32),
+}
+
+
+def encode_labels(labels: NDArray[np.uint8]) -> bytes:
+    """Compress a label map ``[H, W]`` without loss."""
+    done, data = cv2.imencode(".png", labels)
+    if not done:
+        raise ValueError(f"labels of shape {labels.shape} and type {labels.dtype} cannot be a PNG")
+    return data.tobytes()
+
+
+class AnswerWriter(_Writer):
+    """Write the true answers of a batch of pairs, a clip a pair; nothing appears before all is there.
+
+    Args:
+        path: the HDF5 file.
+        labels: what the numbers of the label maps stand for.
+    """
+
+    def __init__(self, path: str | Path, labels: Sequence[str]) -> None:
+        super().__init__(path, "answers", "answer", ANSWER_COLUMNS, labels=json.dumps(list(labels)))
+
+
+class AnswerReader(_Reader):
+    """Read the true answers of a batch; ``by_id`` finds a pair's rows by its name.
+
+    Attributes:
+        labels: what the numbers of the label maps stand for.
+
+    Raises:
+        InputError: no such file, cut off, or of another kind.
+        VersionError: written by another version of the stage.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path, "answers", "answer", ANSWER_COLUMNS)
+        self.labels: tuple[str, ...] = tuple(json.loads(self.attributes["labels"]))
+
+    def frame(self, row: int) -> NDArray[np.uint8]:
+        """The RGB frame ``[H, W, 3]`` of a row, in the driving clip's aligned frame."""
+        return self._decoded(row, "frames", decode_jpeg)
+
+    def label_map(self, row: int) -> NDArray[np.uint8]:
+        """What each pixel of the frame shows, ``[H, W]``: numbers of ``labels``."""
+        return self._decoded(row, "labels", _decode_labels)
+
+    def _decoded(
+        self, row: int, column: str, decode: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        try:
+            return decode(self.file[column][row])
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._damaged(f"row {row}: {error}") from error
+
+    @property
+    def landmarks(self) -> h5py.Dataset:
+        """``[n, 68, 2]`` float32, true, in pixels of the frame; slice it to read."""
+        return self.file["landmarks"]
+
+    @property
+    def pose(self) -> h5py.Dataset:
+        """``[n, 3]`` float32 true yaw, pitch, roll in degrees, as the frame shows them; slice it to read."""
+        return self.file["pose"]
+
+    @property
+    def coefficients(self) -> h5py.Dataset:
+        """``[n, 52]`` float32 true face units of ARKit; slice it to read."""
+        return self.file["coefficients"]
+
+
+def _decode_labels(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    labels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    if labels is None:
+        raise ValueError(f"{data.size} bytes are not a PNG image")
+    return np.asarray(labels, np.uint8)
+
+
 def _latent_columns(rows: int) -> Columns:
     return {"latents": ((rows, 512), np.float32), "clip_row": ((), np.int64), "error": ((), np.float32)}
 

@@ -22,9 +22,15 @@ from remime.shards import batch_of, shard_names
 RESULTS = Path("results")
 WEIGHTS = Path("resources/weights")
 
+ANSWERED = "heads"
+"""The source whose clips have true answers."""
+REFERENCES = ("reference-answer", "reference-crop", "reference-driving", "reference-target")
+"""Scored beside the models of a protocol ``truth``: the answer, the same cropped as its own face would be,
+the driving frames, the target's frame."""
+
 # Sources whose clips are rendered; those that a generator renders have their true latents beside them.
 _GENERATED = frozenset({"puppets"})
-_RENDERED = _GENERATED | {"heads"}
+_RENDERED = _GENERATED | {ANSWERED}
 # Keys of a dataset's branch `download` on which no byte depends: changing them recomputes nothing.
 _TRANSPORT = ("url", "cookies", "rate", "retries", "pause", "timeout", "at_once")
 # Keys of a dataset that belong to its stages or to the workflow, not to its source.
@@ -435,9 +441,39 @@ class Layout:
             entry.pop("optimise_identity", None)
         return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}
 
+    def has_answers(self, protocol: str) -> bool:
+        """Whether the pairs of a protocol have true answers."""
+        return self.protocol(protocol)["kind"] == "truth"
+
+    def references(self, protocol: str) -> list[str]:
+        """What is scored beside the models of a protocol."""
+        return list(REFERENCES) if self.has_answers(protocol) else []
+
+    def answers(self, protocol: str, batch: str) -> str:
+        """The true answers of a batch."""
+        return f"{self.benchmark(protocol)}/answers/{batch}.h5"
+
+    def all_answers(self, protocol: str) -> list[str]:
+        """The true answers of all batches of a protocol; none where there are none."""
+        return [self.answers(protocol, b) for b in self.batches(protocol) if self.has_answers(protocol)]
+
+    def score_inputs(self, protocol: str, system: str, batch: str) -> dict[str, Any]:
+        """The named inputs of ``score``."""
+        inputs: dict[str, Any] = {"weights": self.weights("score", protocol)}
+        if system not in REFERENCES:
+            inputs["videos"] = f"{self.benchmark(protocol)}/{system}/videos/{batch}"
+        if self.has_answers(protocol):
+            inputs["answers"] = self.answers(protocol, batch)
+        return inputs
+
+    def score_arguments(self, protocol: str, system: str, batch: str) -> list[str]:
+        """The arguments of ``score`` for :meth:`score_inputs`."""
+        inputs = self.score_inputs(protocol, system, batch)
+        return [t for name in ("videos", "answers") if name in inputs for t in (f"--{name}", inputs[name])]
+
     def score_options(self, system: str) -> dict[str, Any]:
         """What the stage ``score`` is told."""
-        inverter = "" if system in self.config["external"] else self.trained(system)["inverter"]
+        inverter = self.trained(system)["inverter"] if system in self.config["models"] else ""
         return {**self.config["score"], "model": system, "inverter": inverter}
 
     def arguments(self, datasets: Iterable[str]) -> list[str]:
@@ -490,14 +526,16 @@ class Layout:
     def scores(self) -> list[str]:
         """All tables of scores."""
         return [
-            path for name in self.config["protocols"] for path in self._of_batches(name, "scores", ".parquet")
+            path
+            for name in self.config["protocols"]
+            for path in self._of_batches(name, "scores", ".parquet", self.references(name))
         ]
 
-    def _of_batches(self, protocol: str, folder: str, suffix: str) -> list[str]:
+    def _of_batches(self, protocol: str, folder: str, suffix: str, others: Iterable[str] = ()) -> list[str]:
         root = Path(self.benchmark(protocol))
         return [
             str(root / model / folder / f"{batch}{suffix}")
-            for model in self.systems(protocol)
+            for model in (*self.systems(protocol), *others)
             for batch in self.batches(protocol)
         ]
 
@@ -518,11 +556,24 @@ class Layout:
         models |= {
             name: {"external": entry["title"] or name} for name, entry in self.config["external"].items()
         }
+        models |= {name: {"reference": True} for name in REFERENCES if self.answered()}
         protocols = {
-            name: {"protocol": entry["kind"], "batches": entry["batches"], "models": self.systems(name)}
+            name: {
+                "protocol": entry["kind"],
+                "batches": entry["batches"],
+                "models": [*self.systems(name), *self.references(name)],
+            }
             for name, entry in self.config["protocols"].items()
         }
         return {"models": models, "protocols": protocols}
+
+    def answered(self) -> list[str]:
+        """The protocols whose pairs have true answers."""
+        return [name for name in self.config["protocols"] if self.has_answers(name)]
+
+    def agreement(self) -> list[str]:
+        """The table of how well other metrics agree with true answers; none where there are none."""
+        return [str(RESULTS / "report" / "agreement.parquet")] if self.answered() else []
 
     def sheet_options(self, protocol: str) -> dict[str, Any]:
         """What the stage ``sheet`` is told."""
@@ -538,7 +589,7 @@ class Layout:
         Args:
             stage: a stage's name.
             name: the dataset (``collect``, ``measure``), the model (``train``, ``reenact``) or the protocol
-                (``external``).
+                (``external``, ``score``).
         """
         generator, score = self.config["generator"], self.config["score"]
         match stage:
@@ -562,12 +613,15 @@ class Layout:
                 entry = self.trained(name)
                 loss = [entry["optimise_identity"]] if entry.get("optimise") else []
                 return [generator, "lpips-alex", *_MESH, *loss]
+            case "answer":
+                return list(_KIT)
             case "external":
                 # Without invented targets there is nothing to generate.
                 invents = self.protocol(name)["kind"] == "cross" and self.protocol(name)["random_identities"]
                 return [_LANDMARKS, *([generator] if invents else [])]
             case "score":
-                return [_LANDMARKS, score["pose"], score["identity"], f"lpips-{score['lpips']}"]
+                mesh = list(_MESH) if name and self.has_answers(name) else []
+                return [_LANDMARKS, score["pose"], score["identity"], f"lpips-{score['lpips']}", *mesh]
         raise ValueError(f"stage {stage!r} uses no networks")
 
     def weights(self, stage: str, name: str = "") -> list[str]:
@@ -582,8 +636,9 @@ class Layout:
         found = [
             *self.networks("align"),
             *self.networks("invert"),
-            *self.networks("score"),
         ]
+        for protocol in self.config["protocols"]:
+            found += self.networks("score", protocol)
         for model in self.models_used():
             found += self.networks("reenact", model)
         for dataset in self.datasets_used():

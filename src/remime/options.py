@@ -14,7 +14,7 @@ from typing import Any
 
 from remime.catalogue import Network, is_name, model_meta, networks, read_rows, same_generator
 from remime.errors import ConfigError, InputError, RemimeError
-from remime.layout import EMBEDDED, RESULTS, WEIGHTS, Layout
+from remime.layout import ANSWERED, EMBEDDED, REFERENCES, RESULTS, WEIGHTS, Layout
 from remime.schema import VARIANTS, compose, fill, find_problems, listed, load_schema, merge, suggest
 
 # Which classes of terms (column ``terms`` of weights.tsv) each value of ``licence`` accepts.
@@ -78,6 +78,7 @@ def validate(
         *_references(filled),
         *_modes(filled),
         *_models(filled),
+        *_answers(filled),
         *_networks(filled, known),
         *_paths(filled, Path(base)),
     ]
@@ -132,6 +133,28 @@ def _references(config: Mapping[str, Any]) -> Iterator[str]:
             yield from _unknown(
                 f"{where}.models", model, [*models, *external], "a model or an external system"
             )
+
+
+def _answers(config: Mapping[str, Any]) -> Iterator[str]:
+    """Protocols of the kind ``truth`` whose pairs have no true answer."""
+    for name, entry in config["protocols"].items():
+        if entry["kind"] != "truth":
+            continue
+        where = f"protocols.{name}"
+        for dataset in entry["datasets"]:
+            source = config["datasets"].get(dataset, {}).get("source", ANSWERED)
+            if source != ANSWERED:
+                yield (
+                    f"{where}.datasets: {dataset!r} is of the source {source!r}; the kind truth needs the "
+                    f"source {ANSWERED}, because only its clips have true answers"
+                )
+        if entry["random_identities"]:
+            yield (
+                f"{where}.random_identities: is {entry['random_identities']}; invented identities cannot be "
+                "rendered in a clip's motion, so set 0 in a protocol of the kind truth"
+            )
+    for name in set(REFERENCES) & {*config["models"], *config["external"]}:
+        yield f"models.{name}: is the name of a reference of the protocols of the kind truth; choose another"
 
 
 def _made(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -107,16 +107,29 @@ class LPIPS(nn.Module):
                 taps.append(x)
         return taps
 
-    def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """The distance [B] between two results of ``features``."""
-        terms = [
-            ((p - q).square() * head).sum(1).mean((1, 2)) for p, q, head in zip(a, b, self.heads, strict=True)
-        ]
-        return torch.stack(terms).sum(0)
+    def distance(self, a: list[Tensor], b: list[Tensor], mask: Tensor | None = None) -> Tensor:
+        """The distance [B] between two results of ``features``.
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """The distance [B] between two batches of images [B, 3, H, W] in [-1, 1]."""
-        return self.distance(self.features(a), self.features(b))
+        Args:
+            a, b: the features.
+            mask: [B, H, W] what counts of the images, 0…1. Every layer's mean is then weighted by how much of
+                the mask lies in each cell of its grid. Features still see what is beside the mask.
+        """
+        maps = [((p - q).square() * head).sum(1) for p, q, head in zip(a, b, self.heads, strict=True)]
+        if mask is None:
+            return torch.stack([each.mean((1, 2)) for each in maps]).sum(0)
+        return torch.stack([_weighted_mean(each, mask) for each in maps]).sum(0)
+
+    def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The distance [B] between two batches of images [B, 3, H, W] in [-1, 1], see ``distance``."""
+        return self.distance(self.features(a), self.features(b), mask)
+
+
+def _weighted_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean [B] of values [B, h, w] under a mask [B, H, W] that is averaged to their grid."""
+    height, width = values.shape[-2:]
+    weights = F.adaptive_avg_pool2d(mask[:, None].to(values), (height, width))[:, 0]
+    return (values * weights).sum((1, 2)) / weights.sum((1, 2))
 
 
 def load_lpips(net: str = "alex") -> LPIPS:

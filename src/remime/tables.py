@@ -131,7 +131,7 @@ SCHEMAS: dict[str, tuple[str, pa.Schema]] = {
         "plan",
         _schema(
             pair=_s,
-            protocol=_s,  # cross | self
+            protocol=_s,  # cross | self | truth
             batch=_s,
             driving_dataset=_s,
             driving_clip=_s,
@@ -174,6 +174,21 @@ SCHEMAS: dict[str, tuple[str, pa.Schema]] = {
             coverage=pa.float64(),
             networks=_s,
             external=_b,  # a system of other people
+        ),
+    ),
+    "agreement": (
+        "summarize",
+        _schema(
+            benchmark=_s,
+            proxy=_s,
+            truth=_s,
+            scope=_s,  # all | within: whether differences between models take part
+            value=pa.float64(),  # Spearman; 1: both rank alike from best to worst
+            low=pa.float64(),  # bounds of the bootstrap interval over clips
+            high=pa.float64(),
+            videos=_i,
+            clips=_i,
+            models=_i,
         ),
     ),
 }

@@ -20,6 +20,7 @@ STAGES: dict[str, int] = {
     "plan": 1,
     "reenact": 5,
     "external": 1,
+    "answer": 1,
     "score": 1,
     "summarize": 2,
     "figures": 1,

@@ -7,6 +7,7 @@ from skimage import metrics as reference
 
 from remime.metrics import image
 from remime.metrics.expression import fl_corr, signals
+from remime.metrics.statistics import spearman
 from remime.metrics.temporal import pearson
 
 
@@ -49,3 +50,26 @@ def test_ssim_equals_scikit_image(pair):
         a, b, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
     assert image.ssim(a, b) == pytest.approx(expected, abs=1e-9)
+
+
+def test_masked_ssim_is_the_mean_of_scikit_images_map(pair):
+    a, b = pair
+    _, values = reference.structural_similarity(
+        a, b, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        full=True,
+    )  # fmt: skip
+    mask = np.zeros(a.shape[:2], bool)
+    mask[5:-5, 5:-5] = np.random.default_rng(1).random((a.shape[0] - 10, a.shape[1] - 10)) < 0.5
+    mask[5, 5:-5] = True
+    assert image.ssim(a, b, mask) == pytest.approx(values[mask].mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_spearman_equals_scipy(ties):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=40), rng.normal(size=40)
+    a, b = (np.round(x) for x in (a, b)) if ties else (a, a + b)
+    clips = [str(i % 8) for i in range(40)]
+    assert spearman(a, b, clips, samples=10).value == pytest.approx(
+        stats.spearmanr(a, b).statistic, abs=1e-12
+    )

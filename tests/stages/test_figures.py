@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from remime.errors import InputError
+from remime.layout import REFERENCES
 from remime.stages import figures, plan, score, summarize
 from remime.tables import write_table
-from tests.evaluation import NETWORKS, Fake, make_dataset, read_pairs, write_videos
+from tests.evaluation import NETWORKS, Fake, make_dataset, read_pairs, write_answers, write_videos
 
 BATCH = "0000-of-0001"
 MODELS = {"linear": {"method": "linear", "inverter": "psp"}, "map$ping_<x>": {"method": "mapping"}}
@@ -150,3 +151,29 @@ def test_main_parses_the_workflows_command_line(world, tmp_path):
          f"{tmp_path}/none", "--output", f"{tmp_path}/out", "--options", json.dumps(OPTIONS)]
     )  # fmt: skip
     assert (tmp_path / "out" / "cross_csim.svg").exists()
+
+
+def test_references_stand_in_the_plots_of_metrics_only(world, tmp_path):
+    dataset = make_dataset(tmp_path / "results" / "faces")
+    benchmark = tmp_path / "results" / "benchmarks" / "truth"
+    plan.run([dataset], benchmark / "pairs.parquet", {"protocol": "truth", "pairs": 2, "targets": 1})
+    write_videos(benchmark, "linear")
+    answers = write_answers(benchmark)
+    models = {"linear": MODELS["linear"]} | {name: {"reference": True} for name in REFERENCES}
+    for model in models:
+        folder = benchmark / model
+        videos = folder / "videos" / BATCH if model == "linear" else None
+        score.run(
+            benchmark / "pairs.parquet", BATCH, [dataset], videos,
+            folder / "scores" / f"{BATCH}.parquet", folder / "features" / f"{BATCH}.npz",
+            {"model": model}, NETWORKS, answers,
+        )  # fmt: skip
+    options = {"models": models, "protocols": {"truth": {"protocol": "truth", "batches": 1}}}
+    out = tmp_path / "report"
+    summarize.run([benchmark], out / "m.parquet", out / "m.csv", out / "t.md", options)
+    captions = figures.run(out / "m.parquet", [benchmark], [], None, out / "figures", options)
+    assert {"truth_truth_nme.svg", "truth_truth_pose_mae.svg", "truth_motion.svg"} <= set(captions)
+    compared, moving = ((out / "figures" / f"truth_{n}.svg").read_text() for n in ("truth_nme", "motion"))
+    assert "the answer itself" in compared
+    assert "the answer itself" not in moving
+    assert "linear" in moving

@@ -182,3 +182,9 @@ def test_no_pair_is_an_error_that_says_why(dataset, tmp_path):
 def test_wrong_option_is_named(dataset, tmp_path, wrong):
     with pytest.raises(InputError, match=f"plan: {next(iter(wrong))}"):
         run([dataset], tmp_path / "pairs.parquet", wrong)
+
+
+def test_pairs_with_true_answers_are_cross_pairs():
+    some = clips(6, 2)
+    cross, truth = plan(some, options()), plan(some, options(protocol="truth"))
+    assert truth == [{**row, "protocol": "truth"} for row in cross]

@@ -1,16 +1,20 @@
 """The score stage on videos made by fake methods of known quality."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from remime.archive import parts_directory
 from remime.errors import InputError
+from remime.layout import REFERENCES
 from remime.metrics import IMAGE
-from remime.metrics.scorer import CROSS
+from remime.metrics.scorer import ANSWERED, CROSS
 from remime.stages import plan
 from remime.stages import score as stage
-from remime.tables import read_meta, read_table
-from tests.evaluation import NETWORKS, Fake, make_dataset, read_pairs, write_videos
+from remime.tables import read_meta, read_table, write_table
+from tests.evaluation import NETWORKS, Fake, make_dataset, read_pairs, write_answers, write_videos
 
 BATCH = "0000-of-0001"
 
@@ -96,7 +100,7 @@ def dying(after: int):
             raise Interrupt
         return NETWORKS.identity(images)
 
-    return stage.Networks(NETWORKS.pose, NETWORKS.landmarks, identity, NETWORKS.lpips, NETWORKS.names), calls
+    return replace(NETWORKS, identity=identity), calls
 
 
 def test_killed_job_resumes_and_gives_the_same_table(world):
@@ -186,3 +190,84 @@ def test_main_parses_the_workflows_command_line(world, monkeypatch):
     assert read_table(output, "scores").num_rows > 0
     chosen = {"pose": "hopenet-lite", "identity": "edgeface-s", "lpips": "alex", "device": "cpu"}
     assert asked == [(CROSS, chosen)]
+
+
+@pytest.fixture
+def truth(tmp_path):
+    """The same with true answers."""
+    dataset = make_dataset(tmp_path / "results" / "faces")
+    benchmark = tmp_path / "results" / "benchmarks" / "truth"
+    plan.run([dataset], benchmark / "pairs.parquet", {"protocol": "truth", "pairs": 4, "targets": 2})
+    write_videos(benchmark, "good")
+    write_videos(benchmark, "bad", Fake(offset=0.2, identity=60))
+    return dataset, benchmark, write_answers(benchmark)
+
+
+def run_truth(truth, model, answers=True, networks=NETWORKS, **options):
+    dataset, benchmark, path = truth
+    videos = None if model in REFERENCES else benchmark / model / "videos" / BATCH
+    output = benchmark / model / "scores" / f"{BATCH}.parquet"
+    stage.run(
+        benchmark / "pairs.parquet", BATCH, [dataset], videos, output,
+        benchmark / model / "features" / f"{BATCH}.npz", {"model": model, **options}, networks,
+        path if answers else None,
+    )  # fmt: skip
+    return read_table(output, "scores").to_pylist()
+
+
+def test_models_are_held_against_true_answers(truth):
+    good, bad = run_truth(truth, "good"), run_truth(truth, "bad")
+    assert {row["metric"] for row in good} == set(ANSWERED)
+    for name in ("truth_l1", "truth_pose_mae", "truth_blendshape_mae", "truth_nme", "truth_lpips"):
+        assert mean(good, name) < 0.5 * mean(bad, name), name
+    assert mean(good, "truth_ssim") > mean(bad, "truth_ssim")
+    assert mean(bad, "truth_pose_mae") == pytest.approx(mean(bad, "pose_mae"), rel=0.2)
+
+
+def test_references_need_no_videos(truth):
+    perfect = run_truth(truth, "reference-answer")
+    assert mean(perfect, "truth_l1") == mean(perfect, "truth_lpips") == 0
+    assert mean(perfect, "truth_pose_mae") == pytest.approx(0, abs=0.2)  # JPEG
+    copied = run_truth(truth, "reference-driving")
+    assert mean(copied, "pose_mae") == 0
+    assert mean(copied, "fl_corr") == pytest.approx(1)
+    assert mean(copied, "truth_l1") > 10  # somebody else
+    cropped = run_truth(truth, "reference-crop")
+    assert mean(cropped, "truth_l1") < 1  # of one colour
+    still = run_truth(truth, "reference-target")
+    assert mean(still, "truth_blendshape_corr") == 0
+    assert mean(still, "csim") == pytest.approx(1)
+    assert not {row["metric"] for row in still} & {"csim_inversion", "inversion_csim"}
+
+
+def test_missing_answers_and_videos_are_named(truth):
+    for model in ("good", "reference-answer", "reference-crop", "reference-target"):
+        with pytest.raises(InputError, match="--answers"):
+            run_truth(truth, model, answers=False)
+    dataset, benchmark, path = truth
+    with pytest.raises(InputError, match="--videos"):
+        stage.run(
+            benchmark / "pairs.parquet", BATCH, [dataset], None, benchmark / "s.parquet",
+            benchmark / "f.npz", {"model": "good"}, NETWORKS, path,
+        )  # fmt: skip
+    rows = read_pairs(benchmark)
+    write_table(benchmark / "pairs.parquet", "pairs", [{**row, "frames": row["frames"] - 1} for row in rows])
+    with pytest.raises(InputError, match=r"has no answer to .*\n.*run answer again"):
+        run_truth(truth, "good")
+
+
+def test_other_answers_are_scored_anew(truth):
+    """Finished pairs of a killed job count only with the answers that they were held against."""
+    expected = run_truth(truth, "good")
+    output = truth[1] / "good" / "scores" / f"{BATCH}.parquet"
+    networks, calls = dying(after=3)
+    with pytest.raises(Interrupt):
+        run_truth(truth, "good", networks=networks)
+    assert list(parts_directory(output).glob("*.parquet"))
+    os.utime(truth[2], (1, 1))
+    networks, calls = dying(after=1000)
+    assert run_truth(truth, "good", networks=networks) == expected
+    whole = len(calls)
+    networks, calls = dying(after=1000)
+    run_truth(truth, "good", networks=networks)
+    assert len(calls) == whole

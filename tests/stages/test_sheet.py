@@ -11,7 +11,17 @@ from remime.errors import InputError
 from remime.reporting import pictures
 from remime.stages import plan, sheet
 from remime.tables import read_table
-from tests.evaluation import COLOURS, SIZE, Fake, face, make_dataset, motion, read_pairs, write_videos
+from tests.evaluation import (
+    COLOURS,
+    SIZE,
+    Fake,
+    face,
+    make_dataset,
+    motion,
+    read_pairs,
+    write_answers,
+    write_videos,
+)
 
 MODELS = {"linear": {}, "mapping": {}}
 OPTIONS = {"models": MODELS, "videos": 2, "identities": 2, "motions": 3, "resolution": SIZE}
@@ -158,3 +168,27 @@ def test_main_parses_the_workflows_command_line(world, tmp_path):
          json.dumps({**OPTIONS, "videos": 0})]
     )  # fmt: skip
     assert (tmp_path / "out" / "sheet.json").exists()
+
+
+def test_true_answers_have_a_panel_of_their_own(world, tmp_path):
+    dataset, _ = world
+    benchmark = tmp_path / "results" / "benchmarks" / "truth"
+    plan.run([dataset], benchmark / "pairs.parquet", {"protocol": "truth", "pairs": 2, "targets": 1})
+    write_videos(benchmark, "linear", Fake(identity=50))
+    write_videos(benchmark, "mapping", Fake(identity=50))
+    write_answers(benchmark)
+    captions, output = run((dataset, benchmark), tmp_path)
+    assert not [name for name in captions if name.startswith("grid")]
+    name, caption = next((n, c) for n, c in captions.items() if n.endswith(".mp4"))
+    assert "driving, target, true answer, linear, mapping" in caption
+    pair = next(pair for pair in read_pairs(benchmark) if name.startswith(pair["pair"]))
+    assert video.provenance(output / name)["tiles"][2] == "true answer"
+    yaws = [angles[0] for angles in motion(pair["driving_clip"], pair["frames"])]
+    frames = [frame.image for frame in video.read(output / name)]
+    assert len(frames) == pair["frames"]
+    for image, yaw in zip(frames, yaws, strict=True):
+        answer = tiles_of(image, 3, pictures.LABEL)[2]
+        assert answer[..., 0].mean() == pytest.approx(128 + 100 * yaw, abs=4)
+        assert blue(answer) == pytest.approx(COLOURS[pair["target_identity"]], abs=4)
+    figure = cv2.imread(str(output / "methods.png"))
+    assert figure.shape[0] == 5 * (SIZE + pictures.LABEL)

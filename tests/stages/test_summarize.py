@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from remime.errors import InputError, VersionError
+from remime.layout import REFERENCES
 from remime.reporting.text import published_row
 from remime.stages import summarize
 from remime.tables import read_table, write_table
@@ -226,3 +227,72 @@ def test_main_parses_the_workflows_command_line(tmp_path, folders):
          "--tables", f"{out}/t.md", "--options", json.dumps({"models": MODELS, "protocols": PROTOCOLS})]
     )  # fmt: skip
     assert (out / "t.md").read_text().startswith("# Results")
+
+
+def truth_rows(model: str, pair: dict) -> list[dict]:
+    """Pose errors that rank the videos as the distance to the answer does, and a csim that does not."""
+    d, t = int(pair["pair"][1]), int(pair["pair"][2])
+    error = LEVEL.get(model, 0.0) + 0.5 * d + 0.1 * t
+    values = {
+        "coverage": 1.0,
+        "pose_mae": error,
+        "csim": 0.5 + 0.01 * ((3 * d + t) % 5),
+        "truth_lpips": error / 20,
+    }
+    common = {
+        "model": model,
+        "benchmark": "truth",
+        "pair": pair["pair"],
+        "version": 1,
+        "n": 10,
+        "networks": "",
+    }
+    return [{**common, "metric": name, "value": value} for name, value in values.items()]
+
+
+@pytest.fixture
+def truth(tmp_path):
+    folder, rows = tmp_path / "benchmarks" / "truth", pairs("truth", 1)
+    write_table(folder / "pairs.parquet", "pairs", rows)
+    for model in (*MODELS, *REFERENCES):
+        scores = [s for pair in rows for s in truth_rows(model, pair)]
+        write_table(folder / model / "scores" / "0000-of-0001.parquet", "scores", scores)
+    return folder
+
+
+def test_true_answers_have_references_and_agreement(tmp_path, folders, truth):
+    options = {
+        "models": MODELS | {name: {"reference": True} for name in REFERENCES},
+        "protocols": {
+            **{name: {**entry, "models": list(MODELS)} for name, entry in PROTOCOLS.items()},
+            "truth": {"batches": 1, "protocol": "truth", "models": [*MODELS, *REFERENCES]},
+        },
+        "bootstrap": 100,
+    }
+    out = tmp_path / "report"
+    summarize.run(
+        [*folders, truth], out / "m.parquet", out / "m.csv", out / "t.md", options, out / "agreement.parquet"
+    )
+    rows = read_table(out / "agreement.parquet", "agreement").to_pylist()
+    known = {(row["proxy"], row["truth"], row["scope"]): row for row in rows}
+    assert {row["benchmark"] for row in rows} == {"truth"}
+    agreed = known["pose_mae", "truth_lpips", "all"]
+    assert (agreed["value"], agreed["videos"], agreed["clips"], agreed["models"]) == (
+        pytest.approx(1),
+        24,
+        4,
+        3,
+    )
+    assert abs(known["csim", "truth_lpips", "within"]["value"]) < 0.9
+    measured = read_table(out / "m.parquet", "metrics").to_pylist()
+    assert {r["model"] for r in measured if r["benchmark"] == "truth"} == {*MODELS, *REFERENCES}
+    assert not {r["model"] for r in measured if r["benchmark"] == "cross"} & set(REFERENCES)
+    text = (out / "t.md").read_text()
+    section = text[text.index("## Cross-reenactment of rendered heads") :]
+    assert "### Agreement with the truth" in section
+    lines = {line.split(" | ")[0].strip("| "): line for line in section.splitlines() if line.startswith("| ")}
+    # A reference is no method: it is never set off as the best one, nor compared with the baseline.
+    assert "**" not in lines["the answer itself"]
+    assert "**" in section[section.index("| mapping |") :].splitlines()[0]
+    assert not [name for name in lines if name.startswith("the answer itself,")]
+    assert "Table 1 of P1" not in section

@@ -250,3 +250,47 @@ def test_parts_of_other_options_are_not_taken(tmp_path: Path) -> None:
     )
     assert other.open("a") is None
     assert parts.open("a") is not None
+
+
+def answer_rows(n: int) -> list[dict]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "frames": archive.encode_jpeg(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)),
+            "labels": archive.encode_labels(rng.integers(0, 3, (16, 16), dtype=np.uint8)),
+            "landmarks": rng.normal(size=(68, 2)).astype(np.float32),
+            "pose": rng.normal(size=3).astype(np.float32),
+            "coefficients": rng.random(52).astype(np.float32),
+        }
+        for _ in range(n)
+    ]
+
+
+def test_answers_round_trip(tmp_path: Path) -> None:
+    rows = answer_rows(3)
+    with archive.AnswerWriter(tmp_path / "a.h5", ("nothing", "skin", "hair")) as writer:
+        writer.begin_clip("a--b", 25, "b")
+        for row in rows:
+            writer.append(**row)
+    with archive.AnswerReader(tmp_path / "a.h5") as reader:
+        assert reader.labels == ("nothing", "skin", "hair")
+        assert reader.by_id["a--b"].rows == range(3)
+        for i, row in enumerate(rows):
+            np.testing.assert_array_equal(reader.frame(i), archive.decode_jpeg(row["frames"]))
+            assert archive.encode_labels(reader.label_map(i)) == row["labels"]
+            for name in ("landmarks", "pose", "coefficients"):
+                np.testing.assert_array_equal(getattr(reader, name)[i], row[name])
+
+
+def test_damaged_labels_name_the_row(tmp_path: Path) -> None:
+    with archive.AnswerWriter(tmp_path / "a.h5", ("nothing",)) as writer:
+        writer.begin_clip("a--b", 25, "b")
+        writer.append(**{**answer_rows(1)[0], "labels": b"no picture"})
+    with archive.AnswerReader(tmp_path / "a.h5") as reader, pytest.raises(InputError, match=r"a\.h5.*row 0"):
+        reader.label_map(0)
+
+
+def test_answers_are_no_aligned_frames(tmp_path: Path) -> None:
+    write(tmp_path / "a.h5", 1)
+    with pytest.raises(InputError, match="'answers' is needed"):
+        archive.AnswerReader(tmp_path / "a.h5")

@@ -6,14 +6,14 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 
 from remime.errors import ConfigError
 from remime.faces.front import AlignOptions
-from remime.layout import Dataset, Layout, rendered, to_json, tree_digest, tree_files
+from remime.layout import REFERENCES, Dataset, Layout, rendered, to_json, tree_digest, tree_files
 from remime.options import layout as make_layout
 from remime.options import validate
 from remime.schema import merge
@@ -442,3 +442,53 @@ def test_links_that_lead_back_end(tmp_path: Path) -> None:
         "a/clip.mp4",
         "linked/clip.mp4",
     ]
+
+
+class TestTruth:
+    """Protocols whose pairs have true answers."""
+
+    change: ClassVar[dict[str, Any]] = {
+        "datasets": {"people": {"source": "heads"}},
+        "protocols": {
+            "truth": {
+                "kind": "truth",
+                "datasets": ["people"],
+                "inverter": "psp",
+                "batches": 2,
+                "models": ["mapping"],
+            }
+        },
+    }
+
+    def test_references_are_scored_beside_the_models(self) -> None:
+        flow, plain = layout(**self.change), layout().summary_options()
+        scored = [path for path in flow.scores() if "/truth/" in path]
+        assert {path.split("/")[3] for path in scored} == {"mapping", *REFERENCES}
+        assert len(scored) == 10
+        told = flow.summary_options()
+        assert told["protocols"]["truth"]["models"] == ["mapping", *REFERENCES]
+        assert told["models"]["reference-target"] == {"reference": True}
+        # They have no videos, and other protocols do not know them.
+        assert len(flow.videos("truth")) == 2
+        assert flow.references("cross") == []
+        assert told["protocols"]["cross"]["models"] == plain["protocols"]["cross"]["models"]
+
+    def test_inputs_of_score(self) -> None:
+        flow, folder = layout(**self.change), "results/benchmarks/truth"
+        inputs = flow.score_inputs("truth", "mapping", "0001-of-0002")
+        assert inputs["answers"] == f"{folder}/answers/0001-of-0002.h5"
+        assert inputs["videos"] == f"{folder}/mapping/videos/0001-of-0002"
+        assert "resources/weights/face-mesh.safetensors" in inputs["weights"]
+        arguments = flow.score_arguments("truth", "mapping", "0001-of-0002")
+        assert arguments == ["--videos", inputs["videos"], "--answers", inputs["answers"]]
+        assert "videos" not in flow.score_inputs("truth", "reference-driving", "0001-of-0002")
+        assert flow.score_options("reference-driving")["inverter"] == ""
+        assert flow.all_answers("truth")[1] == inputs["answers"]
+        assert {"face-mesh", "head-parts"} <= set(flow.networks_used())
+
+    def test_nothing_changes_without_them(self) -> None:
+        flow = layout()
+        assert flow.agreement() == flow.all_answers("cross") == []
+        assert set(flow.score_inputs("cross", "mapping", "0000-of-0001")) == {"weights", "videos"}
+        assert "resources/weights/face-mesh.safetensors" not in flow.weights("score", "cross")
+        assert not set(REFERENCES) & set(flow.summary_options()["models"])

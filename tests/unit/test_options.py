@@ -220,6 +220,23 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
             {"datasets": {"new": {"source": "hdtf", "path": "models", "table": "x.csv"}}},
             "datasets.new.table: unknown key",
         ),
+        (
+            {"protocols": {"self": {"kind": "truth"}}},
+            "protocols.self.datasets: 'samples' is of the source 'samples'; the kind truth needs the source",
+        ),
+        (
+            {
+                "datasets": {"new": {"source": "heads"}},
+                "protocols": {"cross": {"kind": "truth", "datasets": ["new"]}},
+            },
+            "protocols.cross.random_identities: is 1; invented identities cannot be rendered",
+        ),
+        (
+            {
+                "models": {"reference-answer": {"method": "linear", "inverter": "psp"}},
+            },
+            "models.reference-answer: is the name of a reference of the protocols of the kind truth",
+        ),
         ({"datasets": None}, "datasets: None is null; allowed: a mapping of keys"),
         ({"datasets": {"samples": 3}}, "datasets.samples: 3 is a whole number; allowed: a mapping of keys"),
         ({"datasets": {"samples": None, "puppets": None}}, "datasets: is empty; name at least 1"),

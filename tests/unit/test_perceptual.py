@@ -76,3 +76,20 @@ def test_an_unknown_trunk_is_refused_with_those_that_exist():
 def test_a_grey_image_is_refused_with_its_shape():
     with pytest.raises(ValueError, match=r"\(1, 1, 64, 64\)"):
         LPIPS()(torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64))
+
+
+def test_a_mask_of_everything_changes_nothing():
+    module, a, b = random_lpips(), torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(module(a, b, torch.ones(2, 64, 64)), module(a, b))
+    torch.testing.assert_close(module(a, b, torch.full((2, 64, 64), 0.3)), module(a, b))
+
+
+def test_a_mask_leaves_out_what_features_beside_it_see():
+    """Only the right half differs: far from it on the left there is no distance, on the right more."""
+    module, a = random_lpips(), torch.rand(1, 3, 64, 256)
+    b = a.clone()
+    b[..., 128:] = torch.rand(1, 3, 64, 128)
+    left, right = torch.zeros(1, 64, 256), torch.zeros(1, 64, 256)
+    left[..., :16], right[..., 128:] = 1, 1
+    assert module(a, b, left) < 0.02 * module(a, b)
+    assert module(a, b, right) > module(a, b)

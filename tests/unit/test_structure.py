@@ -61,7 +61,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "yt_dlp": "yt-dlp",
 }
-HEAVY = ("collect", "align", "measure", "invert", "train", "reenact", "external", "score")
+HEAVY = ("collect", "align", "measure", "invert", "train", "reenact", "answer", "external", "score")
 GPU = ("invert", "train", "reenact", "score")
 
 

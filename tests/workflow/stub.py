@@ -11,7 +11,17 @@ import sys
 from pathlib import Path
 
 REAL = ("manifest", "split")
-OUTPUTS = ("--output", "--status", "--history", "--card", "--features", "--csv", "--tables", "--counts")
+OUTPUTS = (
+    "--output",
+    "--status",
+    "--history",
+    "--card",
+    "--features",
+    "--csv",
+    "--tables",
+    "--counts",
+    "--agreement",
+)
 FOLDERS = ("reenact", "external", "figures", "sheet")
 
 

@@ -65,7 +65,7 @@ def test_default_configuration_reaches_every_rule(tmp_path: Path) -> None:
     project = Project(tmp_path, yaml.safe_load((ROOT / "config.yaml").read_text()))
     written = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     rules = set(re.findall(r"^rule (\w+):", written, re.MULTILINE)) | {"split_samples", "split_puppets"}
-    assert set(project.plan()) == rules - {"external"}
+    assert set(project.plan()) == rules - {"external", "answer"}
 
 
 def test_a_second_run_plans_nothing(project: Project) -> None:
@@ -200,6 +200,43 @@ class TestExternal:
         config["protocols"]["self"]["models"] = ["mapping", "others"]
         scored.configure(config)
         assert scored.plan() == {"external": 1, "score": 1, **self.LAST}
+
+
+class TestTruth:
+    """Protocols with true answers: these are rendered once for all models."""
+
+    PLAN: ClassVar = {"answer": 2, "score": 10, "sheet": 1, "summarize": 1, "figures": 1, "report": 1}
+
+    @pytest.fixture
+    def config(self) -> dict[str, Any]:
+        config = folder_config()
+        config["datasets"]["people"] = {"source": "heads", "shards": 1}
+        config["protocols"]["truth"] = {
+            "kind": "truth",
+            "datasets": ["people"],
+            "inverter": "psp",
+            "models": ["linear-psp"],
+            "batches": 2,
+        }
+        return config
+
+    def test_answers_are_rendered_once_and_references_scored(
+        self, project: Project, config: dict[str, Any]
+    ) -> None:
+        project.configure(config)
+        plan = project.plan()
+        assert {name: plan[name] for name in self.PLAN} == self.PLAN
+        # The networks of the mesh and the heads are there for the first time.
+        assert "train" not in plan
+        project.snakemake("--quiet", "all", "--", "shards")
+        project.snakemake("--quiet", "all")
+        assert project.plan() == {}
+        assert (project.folder / "results/report/agreement.parquet").is_file()
+        config["protocols"]["truth"]["models"] = []
+        project.configure(config)
+        plan = project.plan()
+        assert plan["reenact"] == plan["score"] == 4
+        assert "answer" not in plan
 
 
 def test_an_override_of_one_dataset_leaves_the_others(project: Project) -> None:

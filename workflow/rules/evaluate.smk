@@ -96,13 +96,38 @@ rule external:
         " --state {params.state} --options {params.options:q} 2>&1 | tee -i {log}"
 
 
+rule answer:
+    """Render the true answers of one batch of pairs."""
+    input:
+        pairs="results/benchmarks/{protocol}/pairs.parquet",
+        # The aligned frames are read too; they are older than the pairs, so they need not be named.
+        weights=flow.weights("answer"),
+    output:
+        answers="results/benchmarks/{protocol}/answers/{batch}.h5",
+    log:
+        "results/logs/answer/{protocol}/{batch}.log",
+    benchmark:
+        "results/speed/answer/{protocol}/{batch}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=lambda w, attempt: 2500 * attempt,
+        runtime=240,
+    params:
+        datasets=lambda w: flow.arguments(flow.protocol(w.protocol)["datasets"]),
+        state="results/state/answer/{protocol}/{batch}",
+        version=STAGES["answer"],
+    shell:
+        "python -m remime.stages.answer --pairs {input.pairs} --batch {wildcards.batch}"
+        " --datasets {params.datasets} --output {output.answers} --state {params.state} 2>&1 | tee -i {log}"
+
+
 rule score:
     """Score the videos of one batch."""
     input:
-        pairs="results/benchmarks/{protocol}/pairs.parquet",
         # The aligned frames are read too; they are older than the videos, so they need not be named.
-        videos="results/benchmarks/{protocol}/{model}/videos/{batch}",
-        weights=flow.weights("score"),
+        unpack(lambda w: flow.score_inputs(w.protocol, w.model, w.batch)),
+        pairs="results/benchmarks/{protocol}/pairs.parquet",
     output:
         scores="results/benchmarks/{protocol}/{model}/scores/{batch}.parquet",
         features="results/benchmarks/{protocol}/{model}/features/{batch}.npz",
@@ -118,11 +143,13 @@ rule score:
         gpu=1,
     params:
         datasets=lambda w: flow.arguments(flow.protocol(w.protocol)["datasets"]),
+        # A parameter that is derived from others is no reason to run again; these are inputs.
+        arguments=lambda w, output: flow.score_arguments(w.protocol, w.model, w.batch),
         options=lambda w: to_json(flow.score_options(w.model)),
         version=STAGES["score"],
     shell:
         "python -m remime.stages.score --pairs {input.pairs} --batch {wildcards.batch}"
-        " --datasets {params.datasets} --videos {input.videos} --output {output.scores}"
+        " --datasets {params.datasets} {params.arguments:q} --output {output.scores}"
         " --features {output.features} --options {params.options:q} 2>&1 | tee -i {log}"
 
 
@@ -134,6 +161,7 @@ rule summarize:
         metrics="results/report/metrics.parquet",
         csv=report("results/report/metrics.csv", caption="../report/metrics.rst", category="Results"),
         tables="results/report/tables.md",
+        agreement=flow.agreement(),
     log:
         "results/logs/summarize.log",
     conda:
@@ -143,8 +171,9 @@ rule summarize:
         runtime=60,
     params:
         benchmarks=[flow.benchmark(name) for name in flow.config["protocols"]],
+        arguments=lambda w, output: [text for path in output.agreement for text in ("--agreement", path)],
         options=to_json({**flow.config["summarize"], **flow.summary_options(), "seed": flow.config["seed"]}),
         version=STAGES["summarize"],
     shell:
         "python -m remime.stages.summarize --benchmarks {params.benchmarks} --output {output.metrics}"
-        " --csv {output.csv} --tables {output.tables} --options {params.options:q} 2>&1 | tee -i {log}"
+        " --csv {output.csv} --tables {output.tables} {params.arguments:q} --options {params.options:q} 2>&1 | tee -i {log}"

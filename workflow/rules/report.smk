@@ -38,6 +38,7 @@ rule sheet:
     input:
         pairs="results/benchmarks/{protocol}/pairs.parquet",
         videos=lambda w: flow.videos(w.protocol),
+        answers=lambda w: flow.all_answers(w.protocol),
     output:
         sheet=report(
             directory("results/report/videos/{protocol}"),

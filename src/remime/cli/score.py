@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from remime.faces.stream import Faces, Moment
-    from remime.metrics.scorer import Networks, Scores
+    from remime.metrics.networks import Networks
+    from remime.metrics.scorer import Scores
 
     Image = NDArray[np.uint8]
 
@@ -162,7 +163,7 @@ def _metrics(request: Request) -> tuple[str, ...]:
 
 
 def _networks(request: Request, device: str) -> Networks:
-    from remime.metrics.scorer import load_networks
+    from remime.metrics.networks import load_networks
 
     return load_networks(_metrics(request), pose=networks.POSE, identity=networks.IDENTITY, device=device)
 

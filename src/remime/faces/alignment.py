@@ -154,6 +154,12 @@ def transform_of(corner: Array, size: int) -> Array:
     return invert(_to_source(corner, size))
 
 
+def quad_of(transform: Array, size: int) -> Array:
+    """The quad ``[4, 2]`` of a map from source to aligned pixels, the inverse of ``transform_of``."""
+    low, high = -0.5, size - 0.5
+    return apply(invert(transform), np.array([[low, low], [low, high], [high, high], [high, low]]))
+
+
 def _to_source(corner: Array, size: int) -> Array:
     right, down = (corner[3] - corner[0]) / size, (corner[1] - corner[0]) / size
     return np.column_stack([right, down, corner[0] + (right + down) / 2])

@@ -45,6 +45,13 @@ def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
     return turn @ nod @ tilt
 
 
+def angles(turn: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Yaw, pitch and roll [3] in degrees of a rotation [3, 3], the inverse of :func:`rotation`."""
+    yaw = np.arctan2(turn[0, 2], turn[2, 2])
+    pitch = -np.arcsin(np.clip(turn[1, 2], -1, 1))
+    return -np.degrees([yaw, pitch, np.arctan2(turn[1, 0], turn[1, 1])])
+
+
 def rotated(vectors: Floats, turn: NDArray[np.floating]) -> Floats:
     """Vectors [n, 3] after a rotation [3, 3]; not by BLAS, whose sums depend on how many threads it has."""
     return np.einsum("nj,ij->ni", vectors, turn)

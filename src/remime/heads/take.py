@@ -6,7 +6,7 @@ answer: ``answer(take, identity)``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -67,24 +67,29 @@ def _renderer(size: int) -> Renderer:
     return Renderer(size)
 
 
-def render(take: Take) -> Iterator[Rendered]:
+def render(take: Take, frames: Iterable[int] | None = None) -> Iterator[Rendered]:
     """The frames of a clip, before compression; the same bytes every time.
+
+    Args:
+        take: the clip.
+        frames: which of them; without it all.
 
     Raises:
         WeightsError: the kit is not there.
     """
     figure, renderer = figure_of(take.identity), _renderer(take.size)
     motion, scene = motion_of(take), scene_of(take)
-    for number in range(take.frames):
+    for number in range(take.frames) if frames is None else frames:
         rendered = renderer.render(figure, motion[number], scene)
         yield replace(rendered, image=sensor(rendered.image, scene, number))
 
 
-def answer(take: Take, identity: int) -> Iterator[Rendered]:
+def answer(take: Take, identity: int, frames: Iterable[int] | None = None) -> Iterator[Rendered]:
     """The true answer of a cross-identity reenactment: another person in the clip's motion, camera and light.
 
     Args:
         take: the driving clip.
         identity: the seed of the target.
+        frames: which of the clip's frames; without it all.
     """
-    return render(replace(take, identity=identity))
+    return render(replace(take, identity=identity), frames)

@@ -23,30 +23,47 @@ def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
     return x.astype(np.float64), y.astype(np.float64)
 
 
-def l1(a: ArrayLike, b: ArrayLike) -> float:
-    """Mean absolute difference of two uint8 images [h, w, 3], on the scale 0–255 (P4)."""
+def _mean(values: NDArray[np.float64], mask: ArrayLike | None) -> float:
+    """The mean over pixels and channels of values [h, w, 3], inside a mask [h, w] where there is one."""
+    if mask is None:
+        return float(values.mean())
+    inside = np.asarray(mask, dtype=bool)
+    if inside.shape != values.shape[:2]:
+        raise shape_error("mask", str(values.shape[:2]), inside.shape)
+    return float(values[inside].mean()) if inside.any() else float("nan")
+
+
+def l1(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None) -> float:
+    """Mean absolute difference of two uint8 images [h, w, 3], on the scale 0–255 (P4).
+
+    Args:
+        a, b: the images.
+        mask: [h, w] the pixels that count, here and in the other metrics; without it all. NaN of none.
+    """
     x, y = _pair(a, b)
-    return float(np.abs(x - y).mean())
+    return _mean(np.abs(x - y), mask)
 
 
-def mse(a: ArrayLike, b: ArrayLike) -> float:
-    """Mean squared difference of two uint8 images [h, w, 3], on the scale 0–1 (P3)."""
+def mse(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None) -> float:
+    """Mean squared difference of two uint8 images [h, w, 3], on the scale 0–1 (P3); arguments as ``l1``."""
     x, y = _pair(a, b)
-    return float(np.square((x - y) / 255).mean())
+    return _mean(np.square((x - y) / 255), mask)
 
 
-def psnr(a: ArrayLike, b: ArrayLike) -> float:
+def psnr(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None) -> float:
     """Peak signal-to-noise ratio of two uint8 images [h, w, 3] in dB, peak 255; inf when they are equal."""
-    error = mse(a, b)
+    error = mse(a, b, mask)
     return float("inf") if error == 0 else float(-10 * np.log10(error))
 
 
-def ssim(a: ArrayLike, b: ArrayLike) -> float:
+def ssim(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None) -> float:
     """Structural similarity of two uint8 RGB images [h, w, 3].
 
     Each channel with a Gaussian window of 11×11 pixels, σ = 1.5, population covariance, data range 255,
     K = (0.01, 0.03); the mean over all windows that lie inside the image, and over the channels (Wang et al.
     2004). The same values as scikit-image with ``gaussian_weights=True, use_sample_covariance=False``.
+
+    With a mask the mean is over the windows whose centres lie in it; they still see what is beside it.
 
     Raises:
         ValueError: different shapes, not uint8, or smaller than the window.
@@ -63,7 +80,8 @@ def ssim(a: ArrayLike, b: ArrayLike) -> float:
     vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
     similarity = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     edge = WINDOW // 2
-    return float(similarity[edge:-edge, edge:-edge].mean())
+    centres = (slice(edge, -edge), slice(edge, -edge))
+    return _mean(similarity[centres], None if mask is None else np.asarray(mask)[centres])
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

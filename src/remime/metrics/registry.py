@@ -15,7 +15,8 @@ class Metric:
         version: raised whenever a definition changes; a score row carries it.
         unit: of the value; empty for plain ratios.
         higher_is_better: direction; None when neither is (a count, a state).
-        networks: roles of the networks it rests on (``pose``, ``landmarks``, ``identity``, ``lpips``).
+        networks: roles of the networks it rests on (``pose``, ``landmarks``, ``identity``, ``lpips``,
+            ``mesh``).
         per: ``frame``: a value for each frame, whose mean is the clip's; ``clip``: one value for a clip.
         title: for tables and axes.
         description: one sentence for the report.
@@ -133,10 +134,59 @@ _ALL = (
         "coverage", 1, "", True, ("landmarks",), "clip", "Coverage",
         "Share of frames with a detected face in both the driving and the generated video.",
     ),
+    Metric(
+        "truth_lpips", 1, "", False, ("lpips",), "frame", "LPIPS to the answer",
+        "Learned perceptual distance to the true answer, weighted by the answer's face.",
+    ),
+    Metric(
+        "truth_ssim", 1, "", True, (), "frame", "SSIM to the answer",
+        "Structural similarity to the true answer, over windows centred in the answer's face.",
+    ),
+    Metric(
+        "truth_psnr", 1, "dB", True, (), "frame", "PSNR to the answer",
+        "Peak signal-to-noise ratio against the true answer inside its face, peak 255, mean over frames.",
+        digits=1,
+    ),
+    Metric(
+        "truth_l1", 1, "", False, (), "frame", "L1 to the answer",
+        "Mean absolute difference to the true answer inside its face, on the scale 0–255.",
+        digits=1,
+    ),
+    Metric(
+        "truth_nme", 1, "%", False, ("landmarks",), "frame", "NME to true landmarks",
+        "Normalised mean error: distance of 51 landmarks (no contour) of the generated frame to the true "
+        "ones, over the true distance of the outer eye corners.",
+        digits=2,
+    ),
+    Metric(
+        "truth_nme_shape", 1, "%", False, ("landmarks",), "frame", "NME, registered",
+        "The same after the best similarity transform: without position, size and roll of the face.",
+        digits=2,
+    ),
+    Metric(
+        "truth_pose_mae", 1, "°", False, ("pose",), "frame", "Pose to the truth (MAE)",
+        "Mean of |Δyaw| and |Δpitch| between the generated frame and the true angles.",
+        digits=2,
+    ),
+    Metric(
+        "truth_pose_to_answer", 1, "°", False, ("pose",), "frame", "Pose to the answer (MAE)",
+        "Mean of |Δyaw| and |Δpitch| between the generated frame and the answer, as the network sees both.",
+        digits=2,
+    ),
+    Metric(
+        "truth_blendshape_mae", 1, "", False, ("mesh",), "frame", "Blendshapes (MAE)",
+        "Mean absolute difference of 51 blendshapes, 0–1, of the generated frame to the true coefficients.",
+    ),
+    Metric(
+        "truth_blendshape_corr", 1, "", True, ("mesh",), "clip", "Blendshapes (CORR)",
+        "Pearson correlation over time of generated and true blendshapes, mean over those that move.",
+    ),
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
 TABLE1 = ("pose_mae", "fl_corr", "csim")
+TRUTH = tuple(name for name in METRICS if name.startswith("truth_"))
+"""Those that compare with a true answer; in protocols of the kind ``truth`` only."""
 IMAGE = ("l1", "mse", "psnr", "ssim", "lpips")
 SIGNALS = ("fl_left_eye", "fl_right_eye", "fl_mouth", "fl_left_brow", "fl_right_brow")

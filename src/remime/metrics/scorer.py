@@ -6,47 +6,26 @@ that neither side is smoothed more than the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from remime.errors import InputError
 from remime.metrics import expression, identity, image, pose, statistics, temporal
-from remime.metrics.registry import IMAGE, METRICS, SIGNALS
+from remime.metrics.answers import AnswerScorer, TrueFrame
+from remime.metrics.networks import Image, Networks, run, to_tensor
+from remime.metrics.registry import IMAGE, METRICS, SIGNALS, TRUTH
 
-Image = NDArray[np.uint8]
 BATCH = 16
 
 _INVERSION = ("csim_inversion", "inversion_csim")
-CROSS = tuple(name for name in METRICS if name not in IMAGE)
-SELF = tuple(METRICS)
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What measures the frames; a role that no wanted metric needs may be None.
-
-    Args:
-        pose: images [b, 3, h, w] in [−1, 1] → [b, 3] yaw, pitch, roll in degrees.
-        landmarks: one image, uint8 [h, w, 3] → [68, 2] in its pixels, or None where no face is found.
-        identity: images [b, 3, h, w] in [−1, 1] → [b, d].
-        lpips: two batches of images in [−1, 1] → [b].
-        names: role → name and variant of the network, as it stands in score rows.
-        device: where the networks are.
-    """
-
-    pose: Callable[[Tensor], Tensor] | None = None
-    landmarks: Callable[[Image], NDArray[np.floating] | None] | None = None
-    identity: Callable[[Tensor], Tensor] | None = None
-    lpips: Callable[[Tensor, Tensor], Tensor] | None = None
-    names: Mapping[str, str] = field(default_factory=dict)
-    device: str | torch.device = "cpu"
+CROSS = tuple(name for name in METRICS if name not in (*IMAGE, *TRUTH))
+SELF = tuple(name for name in METRICS if name not in TRUTH)
+ANSWERED = (*CROSS, *TRUTH)
 
 
 @dataclass(frozen=True)
@@ -85,64 +64,6 @@ class Scores:
     missing: int
 
 
-def to_tensor(images: Sequence[Image], device: str | torch.device) -> Tensor:
-    """uint8 RGB images [h, w, 3] as one tensor [n, 3, h, w] in [−1, 1]."""
-    stacked = torch.from_numpy(np.stack(images)).to(device)
-    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def load_networks(
-    metrics: Sequence[str],
-    *,
-    pose: str = "hopenet-lite",
-    identity: str = "sface",
-    lpips: str = "alex",
-    device: str | torch.device = "cpu",
-) -> Networks:
-    """The networks that the named metrics need, by name, on one device.
-
-    Args:
-        metrics: keys of ``METRICS``.
-        pose, identity, lpips: names of the networks. The identity network must not be one that a model was
-            trained against.
-        device: where they compute.
-    """
-    where = torch.device(device)
-    roles = {role for name in metrics for role in METRICS[name].networks}
-    found: dict[str, Any] = {}
-    names: dict[str, str] = {}
-    if "pose" in roles:
-        from remime.faces.pose import load_pose
-
-        found["pose"], names["pose"] = load_pose(pose).to(where), pose
-    if "identity" in roles:
-        from remime.faces.identity import load_identity
-
-        found["identity"], names["identity"] = load_identity(identity).to(where).embed, identity
-    if "lpips" in roles:
-        from remime.perceptual import load_lpips
-
-        found["lpips"], names["lpips"] = load_lpips(lpips).to(where), f"lpips-{lpips}"
-    if "landmarks" in roles:
-        found["landmarks"], names["landmarks"] = landmark_finder(), "dlib-landmarks-68"
-    return Networks(**found, names=names, device=where)
-
-
-def landmark_finder() -> Callable[[Image], NDArray[np.floating] | None]:
-    """dlib's detector and 68 landmarks on single aligned frames; of several faces the largest counts."""
-    from remime.faces.landmarks import FaceTracker
-
-    tracker = FaceTracker()
-
-    def find(frame: Image) -> NDArray[np.floating] | None:
-        faces = tracker.detect(np.ascontiguousarray(frame))
-        if not faces:
-            return None
-        return max(faces, key=lambda face: np.ptp(face.landmarks, axis=0).prod()).landmarks
-
-    return find
-
-
 class _Recorder:
     """Measures one video chunk by chunk."""
 
@@ -161,9 +82,9 @@ class _Recorder:
         poses = np.full((len(frames), 3), np.nan)
         embeddings: list[NDArray | None] = [None] * len(frames)
         if tensor is not None and self._networks.pose is not None:
-            poses[present] = _run(self._networks.pose, tensor)
+            poses[present] = run(self._networks.pose, tensor)
         if tensor is not None and self._identity is not None:
-            for i, vector in zip(present, _run(self._identity, tensor), strict=True):
+            for i, vector in zip(present, run(self._identity, tensor), strict=True):
                 embeddings[i] = vector
         self._pose.append(poses)
         self._embeddings += embeddings
@@ -184,11 +105,6 @@ class _Recorder:
             np.stack(self._landmarks) if n else np.zeros((0, 68, 2)),
             np.stack([missing if e is None else e for e in self._embeddings]) if n else np.zeros((0, 0)),
         )
-
-
-def _run(network: Callable[..., Tensor], *tensors: Tensor) -> NDArray[np.float64]:
-    with torch.inference_mode():
-        return network(*tensors).double().cpu().numpy()
 
 
 def _chunks(
@@ -222,7 +138,7 @@ def _compare(
     if "lpips" in names and networks.lpips is not None and pairs:
         left = to_tensor([a for _, a, _ in pairs], networks.device)
         right = to_tensor([b for _, _, b in pairs], networks.device)
-        for (i, _, _), value in zip(pairs, _run(networks.lpips, left, right), strict=True):
+        for (i, _, _), value in zip(pairs, run(networks.lpips, left, right), strict=True):
             values["lpips"][i] = float(value)
     return values
 
@@ -236,6 +152,7 @@ def score_videos(
     networks: Networks,
     metrics: Sequence[str] = CROSS,
     driving_measures: Measures | None = None,
+    answers: Iterable[TrueFrame] | None = None,
     batch: int = BATCH,
 ) -> Scores:
     """All values of one generated video.
@@ -250,6 +167,7 @@ def score_videos(
         metrics: names; image metrics (``IMAGE``) only make sense when the driving frame is the right answer.
         driving_measures: what an earlier call measured on the same driving frames; those are then only read
             for image metrics and may be None otherwise.
+        answers: the true answers of the driving frames, for the metrics ``TRUTH``.
         batch: frames that go through a network at once.
 
     Raises:
@@ -264,6 +182,8 @@ def score_videos(
         _Recorder(networks, with_identity=networks.identity is not None),
     )
     compared: dict[str, list[float]] = {name: [] for name in pictures}
+    truth = AnswerScorer(networks, metrics) if answers is not None else None
+    expected = iter(answers if answers is not None else ())
     missing = 0
     for left, right in _chunks(driving, generated, batch):
         if driving_measures is None:
@@ -272,6 +192,8 @@ def score_videos(
         missing += sum(frame is None for frame in right)
         for name, values in _compare(pictures, left, right, networks).items():
             compared[name] += values
+        if truth is not None:
+            truth.add(right, list(islice(expected, len(right))))
     own = recorders[0].result() if driving_measures is None else driving_measures
     made = recorders[1].result()
     if missing == len(made.pose):
@@ -280,6 +202,10 @@ def score_videos(
     clips: dict[str, tuple[float, int]] = {}
     _motion(own, made, metrics, frames, clips)
     _identity(made, target, inversion, networks, metrics, frames, clips)
+    if truth is not None:
+        of_frames, of_clips = truth.result(made.pose, made.landmarks)
+        frames |= of_frames
+        clips |= of_clips
     return Scores(_rows(metrics, frames, clips, networks), own, made, missing)
 
 
@@ -331,12 +257,12 @@ def _identity(
 ) -> None:
     if networks.identity is None:
         return
-    reference = _run(networks.identity, to_tensor([target], networks.device))[0]
+    reference = run(networks.identity, to_tensor([target], networks.device))[0]
     if "csim" in metrics:
         frames["csim"] = identity.cosine(made.embeddings, reference)
     if inversion is None:
         return
-    reached = _run(networks.identity, to_tensor([inversion], networks.device))[0]
+    reached = run(networks.identity, to_tensor([inversion], networks.device))[0]
     if "csim_inversion" in metrics:
         frames["csim_inversion"] = identity.cosine(made.embeddings, reached)
     if "inversion_csim" in metrics:

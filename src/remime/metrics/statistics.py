@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from remime.errors import shape_error
+from remime.metrics.temporal import pearson
 
 
 class Interval(NamedTuple):
@@ -89,3 +91,58 @@ def bootstrap(
     means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))
+
+
+def spearman(
+    a: ArrayLike,
+    b: ArrayLike,
+    clips: Sequence[str],
+    groups: Sequence[str] | None = None,
+    *,
+    samples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Spearman's rank correlation with a percentile bootstrap interval over clips; equal values share a rank.
+
+    Args:
+        a, b: [n]; values of which one is not finite take no part.
+        clips: the driving clip of each; clips are drawn with all their values, as in :func:`bootstrap`.
+        groups: of each value, for the correlation within groups: values are ranked among those of their own
+            group, and the differences to its mean rank are correlated over all groups.
+        samples: bootstrap draws.
+        level: of the interval.
+        seed: of the draws; the same input gives the same interval.
+
+    Returns:
+        −1…1 and the bounds; NaN with fewer than three values or where one side is constant, bounds also with
+        fewer than two clips.
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.ndim != 1 or y.shape != x.shape:
+        raise shape_error("values", f"two of one length, the first has {x.shape}", y.shape)
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y, names = x[finite], y[finite], np.asarray(clips, dtype=str)[finite]
+    kinds = np.zeros(len(x), int) if groups is None else np.unique(groups, return_inverse=True)[1][finite]
+    value = _rank_correlation(x, y, kinds)
+    members = [np.flatnonzero(names == name) for name in np.unique(names)]
+    if len(members) < 2 or not samples:
+        return Interval(value, float("nan"), float("nan"))
+    draws = np.random.default_rng(seed).integers(len(members), size=(samples, len(members)))
+    rows = (np.concatenate([members[clip] for clip in draw]) for draw in draws)
+    found = np.array([_rank_correlation(x[row], y[row], kinds[row]) for row in rows])
+    found = found[np.isfinite(found)]
+    if not len(found):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64], groups: NDArray[np.integer]) -> float:
+    p, q = np.empty_like(x), np.empty_like(y)
+    for group in np.unique(groups):
+        own = groups == group
+        for values, ranks in ((x, p), (y, q)):
+            ranks[own] = rankdata(values[own])
+            ranks[own] -= ranks[own].mean()
+    return pearson(p, q)

@@ -83,7 +83,7 @@ class BenchmarkFacts(NamedTuple):
     """What a benchmark compares.
 
     Args:
-        name, protocol: its name in the configuration, and cross or self.
+        name, protocol: its name in the configuration, and cross, self or truth.
         pairs, frames: videos a model, and their frames together.
         driving, targets: different driving clips and target identities.
         random: how many of the targets are random identities of the generator.

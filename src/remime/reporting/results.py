@@ -11,24 +11,31 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 
 from remime.errors import InputError, VersionError
+from remime.layout import REFERENCES
 from remime.metrics.registry import METRICS
 from remime.shards import shard_names
 from remime.tables import concat, read_table
 
+_TITLES = {
+    "reference-answer": "the answer itself",
+    "reference-crop": "the answer, in its own crop",
+    "reference-driving": "the driving frames, copied",
+    "reference-target": "the target, still",
+}
 CEILING = "inversion:"
 FITTED = ", fitted"
 """Rows of the summary whose model starts with this hold what an inverter alone reaches."""
 
 
 def title(model: str, models: Mapping[str, Mapping[str, Any]]) -> str:
-    """What tables, pictures and plots call a model: its name, or an external system's title, marked as such.
+    """What tables, pictures and plots call a model: its name, or the title of a reference or external system.
 
     Args:
         model: its name in the configuration.
         models: name → entry; that of an external system has the key ``external``.
     """
     external = models.get(model, {}).get("external")
-    return model if external is None else f"{external} (external)"
+    return _TITLES.get(model, model) if external is None else f"{external} (external)"
 
 
 def inversion(entry: Mapping[str, Any]) -> str:
@@ -38,8 +45,8 @@ def inversion(entry: Mapping[str, Any]) -> str:
 
 
 def ours_first(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The same entries, those of external systems behind our models."""
-    return dict(sorted(models.items(), key=lambda item: "external" in item[1]))
+    """The same entries, those of external systems behind our models, and references last."""
+    return dict(sorted(models.items(), key=lambda item: (item[0] in REFERENCES, "external" in item[1])))
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Benchmark:
 
     Args:
         folder: ``results/benchmarks/{name}``.
-        protocol: cross or self.
+        protocol: cross, self or truth.
         batches: into how many batches its pairs are divided.
         models: whose results it holds; empty: those of all models.
     """
@@ -110,6 +117,10 @@ class Benchmark:
         rows = read_table(self.folder / "pairs.parquet", "pairs").to_pylist()
         return {row["pair"]: row for row in rows}
 
+    def answers(self, pair: Mapping[str, Any]) -> Path:
+        """The true answers of a pair's batch, in protocols of the kind ``truth``."""
+        return self.folder / "answers" / f"{pair['batch']}.h5"
+
     def video(self, model: str, pair: Mapping[str, Any], suffix: str = ".mp4") -> Path:
         """What a model made of a pair."""
         return self.folder / model / "videos" / pair["batch"] / f"{pair['pair']}{suffix}"
@@ -120,7 +131,7 @@ def benchmarks(folders: Iterable[Path], protocols: Mapping[str, Mapping[str, Any
 
     Args:
         folders: ``results/benchmarks/{name}``.
-        protocols: name → ``protocol`` (cross or self), ``batches`` and, if not all, ``models``.
+        protocols: name → ``protocol`` (cross, self or truth), ``batches`` and, if not all, ``models``.
     """
     found = []
     for folder in folders:

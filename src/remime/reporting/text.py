@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from remime.metrics.registry import IMAGE, METRICS, SIGNALS, TABLE1
+from remime.layout import REFERENCES
+from remime.metrics.registry import IMAGE, METRICS, SIGNALS, TABLE1, TRUTH
+from remime.metrics.statistics import Interval
+from remime.reporting.agreement import PROXIES, SCOPES, TRUE, Agreement
 from remime.reporting.results import CEILING, FITTED, Lost, title
 from remime.reporting.summary import Difference
 
@@ -20,6 +23,11 @@ PUBLISHED = {
 PUBLISHED_CEILING = 0.83
 """P1, Sec. 4.3: cosine similarity of original and ReStyle-pSp-inverted images."""
 
+_KINDS = {
+    "cross": "Cross-reenactment",
+    "self": "Self-reenactment",
+    "truth": "Cross-reenactment of rendered heads",
+}
 _VARIANTS = {"ours": "Ours", "gen": "Ours Gen", "cos": "Ours Cos"}
 
 Rows = Sequence[Mapping[str, Any]]
@@ -61,12 +69,14 @@ def _index(rows: Rows) -> dict[tuple[str, str], Mapping[str, Any]]:
     return {(row["model"], row["metric"]): row for row in rows}
 
 
+def _competes(model: str) -> bool:
+    return not model.startswith(CEILING) and model not in REFERENCES
+
+
 def _best(rows: Rows, name: str) -> str | None:
     """The model that is best in a metric, if there are several to compare."""
     known = [
-        row
-        for row in rows
-        if row["metric"] == name and row["value"] is not None and not row["model"].startswith(CEILING)
+        row for row in rows if row["metric"] == name and row["value"] is not None and _competes(row["model"])
     ]
     higher = METRICS[name].higher_is_better
     if len(known) < 2 or higher is None:
@@ -160,6 +170,19 @@ EXTERNAL = """\
 Methods marked *external* are other people's systems; their videos were rendered outside of this workflow.
 They have no inversion, so there is no "ID to the inversion". A pair without a usable video has no values;
 its frames count as not covered."""
+REFERENCED = """\
+The last four rows are no methods. *The answer itself* shows what the networks say of a perfect result: the
+floor of the errors that rest on a network. The answer lies where the driving person's face was cropped; *the
+answer, in its own crop* is the floor of methods that place every face as FFHQ's alignment does. *The driving
+frames, copied* and *the target, still* show what a useless method scores."""
+AGREED = {
+    "all": "Over the videos of all methods together:",
+    "within": "Within methods, so that differences between them take no part:",
+}
+AGREEMENT = """\
+Spearman's rank correlation of metrics that need no true answer (columns) with those that know it (rows), over
+{videos} videos of {models} methods and {clips} driving clips; references take no part. 1 means that both
+rank the videos alike from best to worst, 0 that one says nothing about the other."""
 _MOST_LOST = 20
 
 
@@ -184,6 +207,32 @@ def note(rows: Rows, level: float) -> str:
     return NOTE.format(level=level, networks=escape(", ".join(networks)))
 
 
+def agreement_tables(found: Sequence[Agreement]) -> list[str]:
+    """How well metrics without the answer agree with those that know it; nothing where none was measured."""
+    if not found:
+        return []
+    most = max(found, key=lambda each: each.videos)
+    counts = {"videos": most.videos, "models": most.models, "clips": most.clips}
+    parts = ["### Agreement with the truth", AGREEMENT.format(**counts)]
+    index = {(each.proxy, each.truth, each.scope): each.interval for each in found}
+    proxies, truths = ([n for n in names if any(n in e for e in found)] for names in (PROXIES, TRUE))
+    for scope in SCOPES:
+        lines = []
+        for truth in truths:
+            intervals = [index.get((proxy, truth, scope)) for proxy in proxies]
+            lines.append([METRICS[truth].title, *map(_interval, intervals)])
+        header = ["", *(METRICS[name].title for name in proxies)]
+        parts += [AGREED[scope], table(header, lines)]
+    return parts
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    known = {name: None if x != x else x for name, x in interval._asdict().items()}
+    return cell(known, 2)
+
+
 def benchmark_section(
     name: str,
     protocol: str,
@@ -192,14 +241,18 @@ def benchmark_section(
     found: Sequence[Difference],
     baseline: str,
     lost: Sequence[Lost] = (),
+    agreed: Sequence[Agreement] = (),
 ) -> str:
     """All tables of one benchmark."""
-    kind = "Cross-reenactment" if protocol == "cross" else "Self-reenactment"
-    parts = [f"## {kind}: {escape(name)}"]
-    if protocol == "cross":
-        parts += ["### Table 1 of P1", table1(rows, models)]
-    else:
-        parts += ["### Against the driving frames", detail(rows, models, IMAGE)]
+    parts = [f"## {_KINDS[protocol]}: {escape(name)}"]
+    match protocol:
+        case "cross":
+            parts += ["### Table 1 of P1", table1(rows, models)]
+        case "self":
+            parts += ["### Against the driving frames", detail(rows, models, IMAGE)]
+        case "truth":
+            parts += ["### Against the true answers", detail(rows, models, TRUTH), REFERENCED]
+            parts += agreement_tables(agreed)
     parts += ["### Motion and identity", detail(rows, models, MOTION)]
     parts += ["### Landmark signals", detail(rows, models, PARTS)]
     if found:

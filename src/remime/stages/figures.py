@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from remime.errors import InputError
 from remime.files import write_text
+from remime.layout import REFERENCES
 from remime.metrics.expression import signals as landmark_signals
 from remime.metrics.registry import METRICS, SIGNALS
 from remime.progress import Progress
@@ -172,7 +173,8 @@ def _all(
     for benchmark in benchmarks(folders, options["protocols"]):
         values = read_values(benchmark, models)
         yield from metric_plots(benchmark, rows, values, options["models"], options["confidence"])
-        yield motion_plot(benchmark, {v.model: options["models"].get(v.model, {}) for v in values})
+        systems = dict.fromkeys(v.model for v in values if v.model not in REFERENCES)
+        yield motion_plot(benchmark, {name: options["models"].get(name, {}) for name in systems})
     for path in histories:
         yield training_plot(path)
     if speeds is not None and speeds.is_dir():

@@ -167,7 +167,7 @@ def plan(clips: Sequence[Clip], options: Mapping[str, Any]) -> list[dict[str, An
 
 def _check(options: Mapping[str, Any]) -> None:
     allowed = {
-        "protocol": ("cross", "self"),
+        "protocol": ("cross", "self", "truth"),
         "split": ("train", "val", "test", "all"),
         "target_choice": ("each", "shared"),
         "target_frame": ("random", "first"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from remime import video
-from remime.archive import options_digest, parts_directory
+from remime.archive import AnswerReader, options_digest, parts_directory
 from remime.devices import compute_device
 from remime.errors import InputError
+from remime.faces.alignment import quad, smooth, warp
 from remime.files import atomic
+from remime.layout import REFERENCES
+from remime.metrics.answers import TrueFrame
+from remime.metrics.networks import Networks, load_networks
 from remime.metrics.registry import METRICS
-from remime.metrics.scorer import (
-    BATCH,
-    CROSS,
-    SELF,
-    Measures,
-    Networks,
-    Scores,
-    load_networks,
-    lost_rows,
-    score_videos,
-)
+from remime.metrics.scorer import ANSWERED, BATCH, CROSS, SELF, Measures, Scores, lost_rows, score_videos
+from remime.metrics.truth import face_mask
 from remime.pairs import Clips
 from remime.progress import Progress
 from remime.stages import Dataset, add_datasets, entry, stage_parser
@@ -50,12 +46,13 @@ OPTIONS: dict[str, Any] = {
 def wanted(protocol: str, names: Sequence[str]) -> list[str]:
     """The metrics to compute: those named, or all, as far as they fit the protocol.
 
-    In cross-reenactment the driving frame is not the right answer, so image metrics are left out.
+    In cross-reenactment the driving frame is not the right answer, so metrics that compare with it as a
+    picture are left out; where there is a true answer, those that compare with it come in.
     """
     unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise InputError("score: metrics", f"unknown {', '.join(unknown)}", f"known: {', '.join(METRICS)}")
-    fitting = SELF if protocol == "self" else CROSS
+    fitting = {"self": SELF, "truth": ANSWERED}.get(protocol, CROSS)
     # Coverage is part of every row of the report.
     return [name for name in fitting if not names or name in names or name == "coverage"]
 
@@ -158,28 +155,77 @@ def _without(frames: Iterator[video.Frame], missing: Collection[int]) -> Iterato
     return (None if frame.index in missing else frame.image for frame in frames)
 
 
+class _Answers:
+    """The true answers of a batch.
+
+    Args:
+        path: what the stage ``answer`` wrote.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._reader = AnswerReader(path)
+
+    def _rows(self, pair: Mapping[str, Any]) -> range:
+        known = self._reader.by_id.get(pair["pair"])
+        if known is None or known.count != pair["frames"]:
+            raise InputError(self._reader.path, f"has no answer to {pair['pair']!r}", "run answer again")
+        return known.rows
+
+    def images(self, pair: Mapping[str, Any]) -> Iterator[NDArray[np.uint8]]:
+        """The answer to each driving frame of a pair."""
+        return (self._reader.frame(row) for row in self._rows(pair))
+
+    def recropped(self, pair: Mapping[str, Any]) -> Iterator[NDArray[np.uint8]]:
+        """The same as FFHQ's alignment of the target's own face would have it, not the driving person's."""
+        rows, fps = self._rows(pair), self._reader.by_id[pair["pair"]].fps
+        quads = smooth(quad(self._reader.landmarks[rows.start : rows.stop]), fps)
+        for row, corners in zip(rows, quads, strict=True):
+            image = self._reader.frame(row)
+            yield warp(image, corners, image.shape[0])[0]
+
+    def frames(self, pair: Mapping[str, Any]) -> Iterator[TrueFrame]:
+        """The answer to each driving frame, with what is known of it."""
+        for row in self._rows(pair):
+            labels = self._reader.label_map(row)
+            yield TrueFrame(
+                self._reader.frame(row),
+                face_mask(labels, self._reader.labels),
+                self._reader.landmarks[row],
+                self._reader.pose[row],
+                # The network knows no tongue, which comes last.
+                self._reader.coefficients[row][:-1],
+            )
+
+
 class _Job:
     """Scores the pairs of one batch; networks are loaded when the first pair needs them."""
 
     def __init__(
         self,
         datasets: Sequence[Dataset],
-        videos: Path,
+        videos: Path | None,
+        answers: Path | None,
         output: Path,
         options: Mapping[str, Any],
         networks: Networks | None,
     ) -> None:
         self._clips, self._measured = Clips(datasets), _Measured()
         self._videos, self._options = videos, options
+        self._answers_file = answers
+        self._answers = _Answers(answers) if answers is not None else None
         self._networks: dict[str, Networks] = {}
         self._given = networks
-        self._metrics = {name: wanted(name, options["metrics"]) for name in ("cross", "self")}
+        self._metrics = {name: wanted(name, options["metrics"]) for name in ("cross", "self", "truth")}
         definitions = {name: metric.version for name, metric in METRICS.items()}
         key = {"options": dict(options), "metrics": definitions, "version": STAGES["score"]}
         self.parts = _Parts(output, key)
 
     def score(self, pair: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, NDArray]]:
         """The rows and features of a pair, from its part where there is one."""
+        if self._options["model"] in REFERENCES:
+            return self._kept(pair, [], ())
+        if self._videos is None:
+            raise InputError("--videos", f"{self._options['model']!r} is no reference", "name its videos")
         files = pair_files(self._videos, pair["pair"])
         note = _note(files["note"])
         if note.get("status", "ok") != "ok":
@@ -188,13 +234,19 @@ class _Job:
         for name in ("video", "target"):
             if not files[name].exists():
                 raise InputError(files[name], "does not exist", "run reenact for this model and batch")
-        part = self.parts.load(pair, list(files.values()))
+        return self._kept(pair, list(files.values()), note.get("missing", ()))
+
+    def _kept(
+        self, pair: Mapping[str, Any], files: Sequence[Path], missing: Sequence[int]
+    ) -> tuple[list[dict[str, Any]], dict[str, NDArray]]:
+        known = [*files, *([self._answers_file] if self._answers_file else [])]
+        part = self.parts.load(pair, known)
         if part is None:
-            scores = self._measure(pair, files, note.get("missing", ()))
+            scores = self._measure(pair, missing)
             if scores.missing:
-                print(f"{files['video']}: {scores.missing} of {pair['frames']} frames are missing")
+                print(f"{pair['pair']}: {scores.missing} of {pair['frames']} frames are missing")
             part = scores.rows, _features(scores)
-            self.parts.save(pair, list(files.values()), *part)
+            self.parts.save(pair, known, *part)
         return part
 
     def _lost(self, pair: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -202,24 +254,51 @@ class _Job:
         names = self._load(pair["protocol"]).names
         return lost_rows(self._metrics[pair["protocol"]], names, pair["frames"])
 
-    def _measure(self, pair: Mapping[str, Any], files: Mapping[str, Path], missing: Sequence[int]) -> Scores:
-        protocol = pair["protocol"]
-        known = self._measured.measures(pair)
-        blind = known is not None and protocol == "cross"
-        driving = self._clips.driving(pair)
-        frames = iter([None] * pair["frames"]) if blind else driving.frames()
+    def _measure(self, pair: Mapping[str, Any], missing: Sequence[int]) -> Scores:
+        if self._videos is None:
+            return self._score(pair, self._reference(pair), self._clips.target(pair), None)
+        files = pair_files(self._videos, pair["pair"])
         inversion = _still(files["inversion"]) if files["inversion"].exists() else None
         with closing(video.read(files["video"])) as stream:
-            scores = score_videos(
-                frames,
-                _without(stream, frozenset(missing)),
-                _still(files["target"]),
-                inversion,
-                networks=self._load(protocol),
-                metrics=self._metrics[protocol],
-                driving_measures=known,
-                batch=self._options["batch"],
-            )
+            frames = _without(stream, frozenset(missing))
+            return self._score(pair, frames, _still(files["target"]), inversion)
+
+    def _reference(self, pair: Mapping[str, Any]) -> Iterable[NDArray[np.uint8]]:
+        """What stands in for a model's frames, see ``remime.layout.REFERENCES``."""
+        match self._options["model"]:
+            case "reference-answer" if self._answers is not None:
+                return self._answers.images(pair)
+            case "reference-crop" if self._answers is not None:
+                return self._answers.recropped(pair)
+            case "reference-driving":
+                return self._clips.driving(pair).frames()
+            case "reference-target":
+                return repeat(self._clips.target(pair), pair["frames"])
+        raise InputError("--answers", "is missing", "name what the stage answer wrote")
+
+    def _score(
+        self,
+        pair: Mapping[str, Any],
+        frames: Iterable[NDArray[np.uint8] | None],
+        target: NDArray[np.uint8],
+        inversion: NDArray[np.uint8] | None,
+    ) -> Scores:
+        protocol = pair["protocol"]
+        if protocol == "truth" and self._answers is None:
+            raise InputError("--answers", "is missing", "name what the stage answer wrote")
+        known = self._measured.measures(pair)
+        blind = known is not None and protocol != "self"
+        scores = score_videos(
+            iter([None] * pair["frames"]) if blind else self._clips.driving(pair).frames(),
+            frames,
+            target,
+            inversion,
+            networks=self._load(protocol),
+            metrics=self._metrics[protocol],
+            driving_measures=known,
+            answers=self._answers.frames(pair) if self._answers is not None else None,
+            batch=self._options["batch"],
+        )
         self._measured.keep(pair, scores.driving)
         return scores
 
@@ -238,11 +317,12 @@ def run(
     pairs: Path,
     batch: str,
     datasets: Sequence[Dataset],
-    videos: Path,
+    videos: Path | None,
     output: Path,
     features: Path,
     options: Mapping[str, Any],
     networks: Networks | None = None,
+    answers: Path | None = None,
 ) -> int:
     """Score every pair of a batch; finished pairs survive a kill. Returns the number of rows.
 
@@ -250,18 +330,20 @@ def run(
         pairs: the table of pairs.
         batch: which of its batches.
         datasets: where driving clips lie.
-        videos: the folder that ``reenact`` or ``external`` wrote for this model and batch.
+        videos: the folder that ``reenact`` or ``external`` wrote for this model and batch; None for
+            references.
         output: the table of scores.
         features: what the networks saw, for metrics to come: ``{pair}/{side}_{pose|landmarks|embeddings}``.
         options: ``OPTIONS`` with the values of the configuration.
         networks: instead of those that the options name.
+        answers: the true answers of this batch; a protocol of the kind ``truth`` needs them.
 
     Raises:
         InputError: a video is missing or cannot be read, or the pairs do not fit the datasets.
     """
     options = {**OPTIONS, **options}
     todo = [pair for pair in read_table(pairs, "pairs").to_pylist() if pair["batch"] == batch]
-    job = _Job(datasets, videos, output, options, networks)
+    job = _Job(datasets, videos, answers, output, options, networks)
     rows: list[dict[str, Any]] = []
     seen: dict[str, NDArray] = {}
     with Progress(len(todo), f"score {options['model']} {batch}", "pairs") as progress:
@@ -283,14 +365,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_datasets(parser)
     for name, text in {
         "pairs": "the benchmark's pairs.parquet",
-        "videos": "the batch's folder of generated videos",
         "output": "the batch's scores",
         "features": "the batch's measurements, .npz",
     }.items():
         parser.add_argument(f"--{name}", type=Path, required=True, help=text)
+    parser.add_argument("--videos", type=Path, help="the batch's folder of generated videos")
+    parser.add_argument("--answers", type=Path, help="the batch's true answers")
     parser.add_argument("--batch", required=True, help="name of the batch")
     args = parser.parse_args(argv)
-    run(args.pairs, args.batch, args.datasets, args.videos, args.output, args.features, args.options)
+    run(
+        args.pairs,
+        args.batch,
+        args.datasets,
+        args.videos,
+        args.output,
+        args.features,
+        args.options,
+        answers=args.answers,
+    )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remime import video
+from remime.archive import AnswerReader
 from remime.errors import InputError
 from remime.files import write_text
 from remime.pairs import Clips, Driving, Pair
@@ -27,6 +29,7 @@ from remime.versions import __version__
 
 OPTIONS: dict[str, Any] = {"models": {}, "videos": 4, "identities": 4, "motions": 4, "resolution": 256}
 
+ANSWER = "true answer"
 _COLUMNS = 4
 
 
@@ -44,6 +47,7 @@ class _Source:
     ) -> None:
         self.benchmark = benchmark
         self._clips, self._models = Clips(datasets), models
+        self._answers: dict[Path, AnswerReader] = {}
 
     def driving(self, pair: Pair) -> Driving:
         """What drives: a shard, its rows, its fps."""
@@ -52,6 +56,14 @@ class _Source:
     def label(self, model: str) -> str:
         """What pictures call a model."""
         return title(model, self._models)
+
+    def answers(self, pair: Pair) -> list[Callable[[], NDArray[np.uint8]]]:
+        """What reads the true answer to each driving frame; nothing where the protocol has none."""
+        if pair["protocol"] != "truth":
+            return []
+        path = self.benchmark.answers(pair)
+        reader = self._answers.get(path) or self._answers.setdefault(path, AnswerReader(path))
+        return [partial(reader.frame, row) for row in reader.by_id[pair["pair"]].rows]
 
     def target(self, model: str, pair: Pair) -> NDArray[np.uint8]:
         path = self.benchmark.video(model, pair, ".target.png")
@@ -175,6 +187,7 @@ def figure4(source: _Source, pairs: Sequence[Pair], models: Sequence[str], size:
             ("driving", reader.frame(rows[frame])),
             ("target", source.target(models[0], pair)),
         ]
+        column += [(ANSWER, read()) for read in source.answers(pair)[frame : frame + 1]]
         column += [
             (source.label(model), source.generated_frames(model, pair, [frame])[0]) for model in models
         ]
@@ -186,19 +199,21 @@ def figure4(source: _Source, pairs: Sequence[Pair], models: Sequence[str], size:
 def _side_by_side(
     source: _Source, pair: Pair, models: Sequence[str], size: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a comparison: driving, target, and each model."""
+    """The frames of a comparison: driving, target, the true answer where there is one, and each model."""
     reader, rows, _ = source.driving(pair)
     target = pictures.tile(source.target(models[0], pair), size, "target")
-    count = len(models) + 2
+    answers = source.answers(pair)
+    count = len(models) + 2 + bool(answers)
     # At most four in a row, rows of equal length: a page is not wide enough for more.
     columns = -(-count // -(-count // _COLUMNS))
     with ExitStack() as stack:
         streams = [source.generated(model, pair) for model in models]
         for stream in streams:
             stack.callback(stream.close)
-        for row in rows:
+        for place, row in enumerate(rows):
             images = [next(stream, None) for stream in streams]
             tiles = [pictures.tile(reader.frame(row), size, "driving"), target]
+            tiles += [pictures.tile(read(), size, ANSWER) for read in answers[place : place + 1]]
             tiles += [
                 pictures.tile(None if frame is None else frame.image, size, source.label(model))
                 for frame, model in zip(images, models, strict=True)
@@ -211,7 +226,7 @@ def write_comparison(source: _Source, pair: Pair, models: Sequence[str], path: P
     _, _, fps = source.driving(pair)
     frames = _side_by_side(source, pair, models, size)
     first = next(frames)
-    tiles = ["driving", "target", *map(source.label, models)]
+    tiles = ["driving", "target", *([ANSWER] if source.answers(pair) else []), *map(source.label, models)]
     note = {"remime": __version__, "pair": pair["pair"], "tiles": tiles}
     with video.Writer(path, fps, first.shape[1::-1], metadata=note, crf=21) as writer:
         for image in track(chain([first], frames), f"sheet {pair['pair']}", pair["frames"], "frames"):
@@ -231,7 +246,8 @@ def _write(
     for pair in varied(rows, options["videos"]):
         name = f"{pair['pair']}.mp4"
         write_comparison(source, pair, models, work / name, size)
-        yield name, f"{_caption(pair)}: driving, target, {labels}."
+        truth = f"{ANSWER}, " if pair["protocol"] == "truth" else ""
+        yield name, f"{_caption(pair)}: driving, target, {truth}{labels}."
     shown = varied(rows, options["identities"])
     pictures.write_png(work / "methods.png", figure4(source, shown, models, size))
     yield "methods.png", "As P1's Figure 4: driving frame, target, and the result of each model."

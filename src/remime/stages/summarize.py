@@ -10,8 +10,10 @@ from typing import Any
 
 from remime.errors import InputError
 from remime.files import write_text
-from remime.metrics.registry import IMAGE, TABLE1
+from remime.layout import REFERENCES
+from remime.metrics.registry import IMAGE, TABLE1, TRUTH
 from remime.reporting import text
+from remime.reporting.agreement import Agreement, agreements
 from remime.reporting.results import Benchmark, Value, benchmarks, ours_first, read_lost, read_values
 from remime.reporting.summary import Resampling, differences, summarise
 from remime.stages import entry, stage_parser
@@ -24,7 +26,7 @@ OPTIONS: dict[str, Any] = {
     "confidence": 0.95,
     "seed": 0,
 }
-_COMPARED = (*TABLE1, "csim_inversion", "yaw_corr", *IMAGE)
+_COMPARED = (*TABLE1, "csim_inversion", "yaw_corr", *IMAGE, *TRUTH)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -44,18 +46,27 @@ def _section(
     benchmark: Benchmark,
     values: Sequence[Value],
     rows: Sequence[Mapping[str, Any]],
+    agreed: Sequence[Agreement],
     options: Mapping[str, Any],
     resampling: Resampling,
 ) -> str:
     present = {v.model for v in values}
     models = {name: entry for name, entry in options["models"].items() if name in present}
     base = baseline(models)
-    found = differences(values, list(models), base, _COMPARED, resampling)
+    compared = [name for name in models if name not in REFERENCES]
+    found = differences(values, compared, base, _COMPARED, resampling)
     lost = read_lost(benchmark, options["models"])
-    return text.benchmark_section(benchmark.name, benchmark.protocol, rows, models, found, base, lost)
+    return text.benchmark_section(benchmark.name, benchmark.protocol, rows, models, found, base, lost, agreed)
 
 
-def run(folders: Sequence[Path], output: Path, table: Path, tables: Path, options: Mapping[str, Any]) -> int:
+def run(
+    folders: Sequence[Path],
+    output: Path,
+    table: Path,
+    tables: Path,
+    options: Mapping[str, Any],
+    agreement: Path | None = None,
+) -> int:
     """Write the summary of all benchmarks and return its number of rows.
 
     Args:
@@ -64,6 +75,7 @@ def run(folders: Sequence[Path], output: Path, table: Path, tables: Path, option
         table: the same as CSV.
         tables: the papers' tables as Markdown.
         options: ``OPTIONS`` with the values of the configuration.
+        agreement: the table of that name, where some benchmark has true answers.
 
     Raises:
         InputError: no model, or scores that are missing.
@@ -74,14 +86,20 @@ def run(folders: Sequence[Path], output: Path, table: Path, tables: Path, option
         raise InputError("summarize: models", "is empty", "name the models whose scores are to be gathered")
     resampling = Resampling(options["bootstrap"], options["confidence"], options["seed"])
     rows: list[dict[str, Any]] = []
+    agreed_rows: list[dict[str, Any]] = []
     sections = ["# Results"]
     for benchmark in benchmarks(folders, options["protocols"]):
         values = read_values(benchmark, options["models"])
         own = summarise(benchmark, values, options["models"], resampling)
-        sections.append(_section(benchmark, values, own, options, resampling))
+        systems = set(options["models"]) - set(REFERENCES)
+        agreed = agreements(values, systems, resampling) if benchmark.protocol == "truth" else []
+        agreed_rows += [each.row(benchmark.name) for each in agreed]
+        sections.append(_section(benchmark, values, own, agreed, options, resampling))
         rows += own
     sections.append(text.note(rows, options["confidence"]))
     write_table(output, "metrics", rows, options=options)
+    if agreement is not None:
+        write_table(agreement, "agreement", agreed_rows, options=options)
     write_text(table, _csv(rows))
     write_text(tables, "\n\n".join(sections) + "\n")
     return len(rows)
@@ -94,8 +112,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="metrics.parquet")
     parser.add_argument("--csv", type=Path, required=True, help="the same as CSV")
     parser.add_argument("--tables", type=Path, required=True, help="the papers' tables as Markdown")
+    parser.add_argument("--agreement", type=Path, help="how well other metrics agree with true answers")
     args = parser.parse_args(argv)
-    run(args.benchmarks, args.output, args.csv, args.tables, args.options)
+    run(args.benchmarks, args.output, args.csv, args.tables, args.options, args.agreement)
 
 
 if __name__ == "__main__":

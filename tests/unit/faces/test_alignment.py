@@ -53,6 +53,7 @@ def test_transforms_invert_and_map_the_quad_to_the_frame(transform: np.ndarray) 
     np.testing.assert_allclose(alignment.invert(alignment.invert(to_frame)), to_frame, atol=1e-8)
     back = alignment.apply(alignment.invert(to_frame), np.array(edges))
     np.testing.assert_allclose(back, corner, atol=1e-6)
+    np.testing.assert_allclose(alignment.quad_of(to_frame, 256), corner, atol=1e-6)
 
 
 def test_axes_and_corners_are_inverses() -> None:

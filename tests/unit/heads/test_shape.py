@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from remime.heads.assets import COEFFICIENTS
 from remime.heads.identity import sample
-from remime.heads.shape import BROWS, CLOTHES, SKIN, STILL, Pose, Shape, resting, rotated, rotation
+from remime.heads.shape import BROWS, CLOTHES, SKIN, STILL, Pose, Shape, angles, resting, rotated, rotation
 from tests import heads
 
 KIT = heads.kit()
@@ -41,6 +41,11 @@ def test_the_order_of_turns():
     np.testing.assert_allclose(rotation(20, 10, 5), wanted, atol=1e-12)
     vectors = np.random.default_rng(0).standard_normal((5, 3))
     np.testing.assert_allclose(rotated(vectors, wanted), vectors @ wanted.T, atol=1e-12)
+
+
+def test_angles_of_a_rotation():
+    for wanted in ((20, 10, 5), (-35, -12, 40), (0, 0, 0), (80, -60, 170)):
+        np.testing.assert_allclose(angles(rotation(*wanted)), wanted, atol=1e-9)
 
 
 def test_macro_targets_are_weighed():

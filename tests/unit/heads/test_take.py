@@ -61,3 +61,8 @@ def test_noise_is_that_of_the_frame():
     quiet = next(seed for seed in range(50) if scene_of(replace(TAKE, scene=seed)).noise > 1.5)
     frames = [frame.image.astype(int) for frame in render(replace(TAKE, scene=quiet))]
     assert np.abs(frames[0][:4, :4] - frames[1][:4, :4]).max() > 0
+
+
+def test_chosen_frames_are_those_of_the_whole_clip():
+    whole, some = list(answer(TAKE, 5)), list(answer(TAKE, 5, [2, 0]))
+    assert [frame.image.tobytes() for frame in some] == [whole[2].image.tobytes(), whole[0].image.tobytes()]

@@ -67,3 +67,32 @@ def test_resize_keeps_a_flat_image_flat_and_averages_areas():
     assert (image.resize(checker, 4) == 100).all()
     assert image.resize(checker, 8) is checker
     assert image.resize(np.full((8, 8, 3), 7, np.uint8), 16).shape == (16, 16, 3)
+
+
+METRICS = [image.l1, image.mse, image.psnr, image.ssim]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_mask_of_everything_changes_nothing_and_an_empty_one_has_no_value(metric):
+    whole, nothing = np.ones(A.shape[:2], bool), np.zeros(A.shape[:2], bool)
+    assert metric(A, B, whole) == pytest.approx(metric(A, B), abs=1e-12)
+    assert np.isnan(metric(A, B, nothing))
+    with pytest.raises(ValueError, match="mask"):
+        metric(A, B, whole[1:])
+
+
+def test_a_mask_leaves_out_the_rest():
+    mask = np.zeros(A.shape[:2], bool)
+    mask[:10] = True
+    other = B.copy()
+    other[10:] = A[10:]
+    assert image.l1(A, other, mask) == image.l1(A[:10], other[:10])
+    assert image.mse(A, other, ~mask) == 0
+    assert image.psnr(A, other, ~mask) == float("inf")
+
+
+def test_ssim_with_a_mask_is_the_mean_over_windows_centred_in_it():
+    """A mask of one pixel leaves the window around it."""
+    mask = np.zeros(A.shape[:2], bool)
+    mask[12, 9] = True
+    assert image.ssim(A, B, mask) == pytest.approx(image.ssim(A[7:18, 4:15], B[7:18, 4:15]), abs=1e-9)

@@ -8,7 +8,9 @@ VERSIONS = {
     "pose_mae": 1, "yaw_corr": 1, "pitch_corr": 1, "fl_corr": 1, "fl_left_eye": 1, "fl_right_eye": 1,
     "fl_mouth": 1, "fl_left_brow": 1, "fl_right_brow": 1, "fl_interpolated": 1, "fl_constant": 1, "csim": 1,
     "csim_inversion": 1, "inversion_csim": 1, "l1": 1, "mse": 1, "psnr": 1, "ssim": 1, "lpips": 1,
-    "jitter": 1, "coverage": 1,
+    "jitter": 1, "coverage": 1, "truth_lpips": 1, "truth_ssim": 1, "truth_psnr": 1, "truth_l1": 1,
+    "truth_nme": 1, "truth_nme_shape": 1, "truth_pose_mae": 1, "truth_pose_to_answer": 1,
+    "truth_blendshape_mae": 1, "truth_blendshape_corr": 1,
 }  # fmt: skip
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from remime.errors import InputError
 from remime.metrics import METRICS
-from remime.metrics.scorer import CROSS, SELF, load_networks, lost_rows, score_videos
-from tests import clips
+from remime.metrics.registry import TRUTH
+from remime.metrics.scorer import CROSS, SELF, lost_rows, score_videos
 from tests.evaluation import NAMES, NETWORKS, Fake, face, frame, generate, motion
 
 PAIR = {"driving_clip": "a", "driving_identity": "ann", "target_identity": "bob", "frames": 30}
@@ -53,6 +53,8 @@ def test_lost_identity_lowers_csim_only():
 def test_every_metric_appears_once_per_clip_and_frame_metrics_once_per_frame():
     scores = score(generate(PAIR, Fake()), SELF)
     for name, metric in METRICS.items():
+        if name in TRUTH:
+            continue  # these need true answers
         rows = [row for row in scores.rows if row["metric"] == name]
         assert sum(row["frame"] is None for row in rows) == 1
         assert len(rows) == (31 if metric.per == "frame" else 1)
@@ -150,31 +152,6 @@ def test_fake_face_has_usable_ratios():
     from remime.metrics.expression import signals
 
     assert np.isfinite(signals(face()[None])).all()
-
-
-@pytest.mark.weights
-def test_real_networks_know_a_face_from_none(weights):
-    """The whole chain on a real portrait, aligned by hand to the FFHQ template."""
-    for name in ("hopenet-lite", "sface", "lpips-alex", "dlib-landmarks-68"):
-        weights(name)
-    networks = load_networks(SELF)
-    turned = [clips.view(1.45, angle) for angle in (-8, -4, 0, 4, 8)]
-    generated = [*turned[:4], np.zeros_like(turned[0])]
-    scores = score_videos(turned, generated, turned[2], networks=networks, metrics=SELF)
-    values = clip_values(scores)
-    assert values["coverage"] == pytest.approx(0.8)
-    assert values["fl_corr"] == pytest.approx(1)
-    assert counts(scores)["fl_corr"] == 4
-    frames = {
-        name: [row["value"] for row in scores.rows if row["metric"] == name and row["frame"] is not None]
-        for name in ("csim", "pose_mae", "lpips")
-    }
-    assert frames["csim"][2] == pytest.approx(1, abs=1e-5)
-    assert min(frames["csim"][:4]) > 0.5 > frames["csim"][4]
-    assert max(frames["pose_mae"][:4]) < 1e-3 < 2 < frames["pose_mae"][4]
-    assert max(frames["lpips"][:4]) < 1e-5 < 0.3 < frames["lpips"][4]
-    roll = scores.driving.pose[:, 2]
-    assert np.all(np.diff(roll) > 0) or np.all(np.diff(roll) < 0)
 
 
 def test_a_lost_pair_covers_nothing_and_has_no_values():
