@@ -40,6 +40,8 @@ _LANDMARKS = "dlib-landmarks-68"
 # The embedded generator decodes faster with its heads; puppets move along the directions of its latent space.
 EMBEDDED, _PREVIEW = "mobile-ffhq", "models/mobile-preview.safetensors"
 _DIRECTIONS = "models/puppet-directions.safetensors"
+# Keys of a training that are arguments of their own.
+_DATA = ("init", "datasets", "same_motion")
 # Keys of a model that tell how its targets are fitted; its training does not depend on them.
 _FITTING = ("optimise", "optimise_identity")
 # What heads are built of.
@@ -297,7 +299,7 @@ class Layout:
         """The datasets that some protocol or some training needs, in the order of the configuration."""
         used = {d for p in self.config["protocols"].values() for d in p["datasets"]}
         for name in self.trainings():
-            used |= set(self._training_datasets(name))
+            used |= {*self._training_datasets(name), *self._same_motion(name)}
         return [name for name in self.config["datasets"] if name in used]
 
     # Inverters and models
@@ -351,7 +353,7 @@ class Layout:
         train = entry.pop("train")
         kind = "inverter" if name in self.config["inverters"] else "method"
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
-        return self._seeded({k: v for k, v in merged.items() if k not in ("init", "datasets", *_FITTING)})
+        return self._seeded({k: v for k, v in merged.items() if k not in (*_DATA, *_FITTING)})
 
     def train_inputs(self, name: str) -> dict[str, Any]:
         """The named inputs of a training: start weights, inverter, frames, latents, networks."""
@@ -365,6 +367,10 @@ class Layout:
         if "inverter" in entry:
             if truth := self._truth(name):
                 inputs["truth"] = truth
+            if same := self._same_motion(name):
+                inputs["same_motion"] = [
+                    path for kind in ("aligned", "selected") for d in same for path in self.files(d, kind)
+                ]
             return inputs | {"index": self._indexes(datasets, entry["inverter"])}
         for kind in ("aligned", "selected") if datasets else ():
             inputs[kind] = [path for dataset in datasets for path in self.files(dataset, kind)]
@@ -378,6 +384,11 @@ class Layout:
         datasets = [d for d in self._training_datasets(name) if self.is_generated(d)]
         return [str(self.dataset(d).tar(shard)) for d in datasets for shard in self.dataset(d).shard_names]
 
+    def _same_motion(self, name: str) -> list[str]:
+        """The datasets of the loss of that name."""
+        train = self.trained(name).get("train", {"steps": 0})
+        return train.get("same_motion", []) if train["steps"] else []
+
     def train_arguments(self, name: str) -> list[str]:
         """The arguments of a training that depend on what it has: start weights, inverter, datasets."""
         entry, arguments = self.trained(name), []
@@ -387,6 +398,8 @@ class Layout:
             arguments += ["--inverter", self.model_file(entry["inverter"])]
         if datasets := self._training_datasets(name):
             arguments += ["--datasets", *self.arguments(datasets)]
+        if same := self._same_motion(name):
+            arguments += ["--same-motion", *self.arguments(same)]
         return arguments
 
     def _indexes(self, datasets: Iterable[str], inverter: str) -> list[str]:

@@ -117,8 +117,9 @@ def _references(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"models.{name}: is also the name of an inverter; both share results/models, so rename one"
     for section in ("inverters", "models"):
         for name, entry in config[section].items():
-            for dataset in entry.get("train", {}).get("datasets", []):
-                yield from _unknown(f"{section}.{name}.train.datasets", dataset, datasets, "a dataset")
+            for key in ("datasets", "same_motion"):
+                for dataset in entry.get("train", {}).get(key, []):
+                    yield from _unknown(f"{section}.{name}.train.{key}", dataset, datasets, "a dataset")
     external = list(config.get("external", {}))
     for name in set(external) & set(models):
         yield f"external.{name}: is also the name of a model; both share results/benchmarks, so rename one"
@@ -190,6 +191,7 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                     f"{where}.train.identity: {train['identity']!r} is also score.identity; a model is never "
                     "scored by the network that it was trained against, so change one of them"
                 )
+            yield from _same_motion(f"{where}.train", train, config["datasets"])
             if entry.get("optimise") and entry["optimise_identity"] == config["score"]["identity"]:
                 yield (
                     f"{where}.optimise_identity: {entry['optimise_identity']!r} is also score.identity; a "
@@ -197,6 +199,22 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                 )
             if entry.get("variant") == "cos" and not train["losses"]["cos"]:
                 yield f"{where}.train.losses.cos: is 0; the variant cos needs a weight above 0"
+
+
+def _same_motion(where: str, train: Mapping[str, Any], datasets: Mapping[str, Any]) -> Iterator[str]:
+    """A loss of the same motion without data for it, or the other way round."""
+    wanted, given = train["losses"].get("same_motion", 0), train.get("same_motion", [])
+    if train["steps"] and bool(wanted) != bool(given):
+        yield (
+            f"{where}: losses.same_motion is {wanted}, but same_motion names {len(given)} datasets; set both "
+            "or neither"
+        )
+    for dataset in given:
+        if dataset in datasets and not datasets[dataset].get("shared_motions"):
+            yield (
+                f"{where}.same_motion: {dataset!r} has no shared motions; name one with `source: heads` and "
+                "`shared_motions: true`"
+            )
 
 
 def _networks(config: Mapping[str, Any], known: Mapping[str, Network]) -> Iterator[str]:

@@ -325,6 +325,27 @@ def test_fitting_targets_needs_the_network_of_the_loss() -> None:
     assert fitted.train_options("mapping") == plain.train_options("mapping")
 
 
+def test_people_who_share_motions_are_inputs_without_latents() -> None:
+    heads = {"source": "heads", "shared_motions": True, "shards": 2}
+    train = {"same_motion": ["heads"], "losses": {"same_motion": 1.0}}
+    shared = layout(datasets={"heads": heads}, models={"mapping": {"train": train}})
+    assert "heads" in shared.datasets_used()
+    inputs = shared.train_inputs("mapping")
+    assert inputs["same_motion"] == [
+        f"results/heads/{kind}/000{i}-of-0002.{ending}"
+        for kind, ending in (("aligned", "h5"), ("selected", "parquet"))
+        for i in range(2)
+    ]
+    assert not any("heads" in path for path in inputs["index"])
+    arguments = shared.train_arguments("mapping")
+    assert arguments[arguments.index("--same-motion") + 1 :] == ["results/heads=2"]
+    assert "same_motion" not in shared.train_options("mapping")
+    plain = layout(datasets={"heads": heads})
+    assert "heads" not in plain.datasets_used()
+    assert "same_motion" not in plain.train_inputs("mapping")
+    assert "--same-motion" not in plain.train_arguments("mapping")
+
+
 def test_an_imported_checkpoint_is_a_start(imported: Path) -> None:
     flow = Layout(validate(imported_config(), base=imported))
     path = "resources/weights/restyle-psp-ffhq.safetensors"

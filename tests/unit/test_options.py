@@ -175,6 +175,18 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
             {"models": {"mapping": {"optimise": 5, "optimise_identity": "hopenet-lite"}}},
             "models.mapping.optimise_identity: 'hopenet-lite' is not a network of the role identity",
         ),
+        (
+            {"models": {"mapping": {"train": {"losses": {"same_motion": 1.0}}}}},
+            "losses.same_motion is 1.0, but same_motion names 0 datasets",
+        ),
+        (
+            {"models": {"mapping": {"train": {"same_motion": ["puppets"], "losses": {"same_motion": 1.0}}}}},
+            "models.mapping.train.same_motion: 'puppets' has no shared motions",
+        ),
+        (
+            {"models": {"mapping": {"train": {"same_motion": ["no"], "losses": {"same_motion": 1.0}}}}},
+            "models.mapping.train.same_motion: 'no' is not",
+        ),
         ({"generator": "stylegan"}, "generator: 'stylegan' is not a network of the role generator"),
         ({"measure": {"pose": "sface"}}, "measure.pose: 'sface' is not a network of the role pose"),
         ({"licence": "permissive"}, "does not accept the generator network 'mobile-ffhq'"),

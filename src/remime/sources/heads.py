@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "size": 512,
     "max_yaw": 30,
     "max_pitch": 12,
+    "shared_motions": False,
     "seed": 0,
 }
 _SHARED = ("frames", "fps", "size", "max_yaw", "max_pitch")
@@ -44,9 +45,11 @@ def clips(name: str, options: dict[str, Any], table: Path | None) -> list[Clip]:
     o = {**DEFAULTS, **options}
 
     def describe(person: str, clip: str) -> dict[str, Any]:
+        # The last part of a clip's name is its number among the person's.
+        motion = f"{o['seed']}{clip.removeprefix(person)}" if o["shared_motions"] else clip
         seeds = {
             "identity": _seed("identity", person),
-            "motion": _seed("motion", clip),
+            "motion": _seed("motion", motion),
             "scene": _seed("scene", clip),
         }
         return {key: o[key] for key in _SHARED} | seeds

@@ -71,10 +71,16 @@ def dataset_argument(text: str) -> Dataset:
     return Dataset(Path(folder), int(shards))
 
 
-def add_datasets(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Add ``--datasets FOLDER=SHARDS ...``; a command line cannot list the files of 1024 shards."""
+def add_datasets(parser: argparse.ArgumentParser, name: str = "--datasets", *, required: bool = True) -> None:
+    """Add ``--datasets FOLDER=SHARDS ...``; a command line cannot list the files of 1024 shards.
+
+    Args:
+        parser: to which the option is added.
+        name: of another such option.
+        required: whether it must be given.
+    """
     parser.add_argument(
-        "--datasets",
+        name,
         type=dataset_argument,
         nargs="+",
         required=required,

@@ -44,9 +44,16 @@ _STRUCTURE = (
 )
 
 
-def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device: Any, processes: Any) -> Any:
+def _task(
+    o: Mapping[str, Any],
+    datasets: Sequence[Dataset],
+    same_motion: Sequence[Dataset],
+    state: Path,
+    device: Any,
+    processes: Any,
+) -> Any:
     from remime.generators import load_generator
-    from remime.training.data import indexed_frames, selected_frames
+    from remime.training.data import SameMotion, indexed_frames, selected_frames
 
     options = dict(o)
     if options["kind"] == "preview":
@@ -75,7 +82,8 @@ def _task(o: Mapping[str, Any], datasets: Sequence[Dataset], state: Path, device
         sets = [
             indexed_frames(datasets, options["inverter"], split, sampled=True) for split in ("train", "val")
         ]
-        return MappingTask(options, generator, sets[0], sets[1], device, processes)
+        shared = SameMotion(same_motion, "train", options["seed"]) if same_motion else None
+        return MappingTask(options, generator, sets[0], sets[1], device, processes, shared)
     raise InputError(
         "train", f"cannot train {options.get('method')!r}", "method: restyle-psp, restyle-e4e, mapping"
     )
@@ -138,6 +146,7 @@ def run(
     inverter: Path | None = None,
     half: bool = False,
     notes: Path | None = None,
+    same_motion: Sequence[Dataset] = (),
 ) -> dict[str, Any]:
     """Train and write a model; returns its description.
 
@@ -155,6 +164,7 @@ def run(
         inverter: the model whose latents the index tables hold (methods).
         half: store in half precision.
         notes: Markdown that the card ends with: what its figures do not say.
+        same_motion: rendered heads who share motions, for the loss of that name (methods).
 
     Raises:
         InputError: data, init or options do not fit.
@@ -184,7 +194,7 @@ def run(
     if o["kind"] == "directions":
         tensors = _fit_directions(o, state, description)
     elif o["steps"]:
-        trained = _train(name, o, datasets, state, start, inverter)
+        trained = _train(name, o, datasets, same_motion, state, start, inverter)
         if trained is None:
             return description
         result, note = trained
@@ -233,7 +243,13 @@ def _start(init: Path, o: Mapping[str, Any]) -> Any:
 
 
 def _train(
-    name: str, o: dict[str, Any], datasets: Sequence[Dataset], state: Path, start: Any, inverter: Path | None
+    name: str,
+    o: dict[str, Any],
+    datasets: Sequence[Dataset],
+    same_motion: Sequence[Dataset],
+    state: Path,
+    start: Any,
+    inverter: Path | None,
 ) -> tuple[Any, dict[str, Any]] | None:
     """What came out of training and what the card says of it; None in all processes but the first."""
     import torch
@@ -250,7 +266,7 @@ def _train(
     begun = {"init": start is not None}
     if start is not None and "stage" in start.meta["options"]:
         begun["stage"] = start.meta["options"]["stage"]
-    task = _task({**o, **begun}, datasets, state, fabric.device, processes)
+    task = _task({**o, **begun}, datasets, same_motion, state, fabric.device, processes)
     if start is not None:
         _initialise(task.module, start)
     digest = digest_of(
@@ -259,6 +275,7 @@ def _train(
         sha256(inverter) if inverter is not None else "",
         sorted(start.meta.items()) if start is not None else "",
         [(d.argument(), _data(d, o)) for d in datasets],
+        [(d.argument(), _frames(d)) for d in same_motion],
     )
     loop = LoopOptions(clip=o["gradient_clip"], **{k: o[k] for k in _LOOP})
     result = train(task, loop, state, digest, f"train {name}", fabric)
@@ -269,7 +286,7 @@ def _train(
     on_gpu = fabric.device.type == "cuda"
     hardware = torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})"
     note = {
-        "datasets": [d.name for d in datasets],
+        "datasets": [*(d.name for d in datasets), *(f"{d.name} (same motion)" for d in same_motion)],
         "steps": o["steps"],
         "best_step": result.step,
         "seed": o["seed"],
@@ -285,12 +302,16 @@ def _train(
 def _data(dataset: Dataset, o: Mapping[str, Any]) -> list[str]:
     """What a resumed run must find unchanged: which frames it learns from, and what is known of them."""
     if o["kind"] == "inverter":
-        tables = [dataset.manifest, *map(dataset.selected, dataset.shard_names)]
-    else:
-        tables = [dataset.index(o["inverter"])]
-        if o.get("latent_batch") and o.get("truth", True):
-            tables += [tar for tar in map(dataset.tar, dataset.shard_names) if tar.is_file()]
+        return _frames(dataset)
+    tables = [dataset.index(o["inverter"])]
+    if o.get("latent_batch") and o.get("truth", True):
+        tables += [tar for tar in map(dataset.tar, dataset.shard_names) if tar.is_file()]
     return [sha256(table) for table in tables]
+
+
+def _frames(dataset: Dataset) -> list[str]:
+    """What tells which frames a dataset offers."""
+    return [sha256(table) for table in (dataset.manifest, *map(dataset.selected, dataset.shard_names))]
 
 
 def _initialise(module: Any, start: Any) -> None:
@@ -363,6 +384,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--half", action="store_true", help="store the model in half precision")
     parser.add_argument("--notes", type=Path, help="Markdown that the card ends with")
     add_datasets(parser, required=False)
+    add_datasets(parser, "--same-motion", required=False)
     a = parser.parse_args(argv)
     from remime.devices import granted
     from remime.training.launch import launch, run_launched
@@ -379,7 +401,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def train() -> None:
         files = a.output, a.history, a.card, a.state
-        run(a.name, *files, a.options, a.datasets, a.init, a.inverter, a.half, a.notes)
+        run(a.name, *files, a.options, a.datasets, a.init, a.inverter, a.half, a.notes, a.same_motion)
 
     if launched():
         run_launched(train)

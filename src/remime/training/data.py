@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import tarfile
 import zipfile
@@ -11,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -201,6 +202,84 @@ def indexed_frames(datasets: Sequence[Dataset], inverter: str, split: str, sampl
                     )
                 )
     return Frames(datasets, samples, inverter)
+
+
+def motion_frames(datasets: Sequence[Dataset], split: str) -> dict[tuple[int, int], list[Sample]]:
+    """Frames of rendered heads, by what they show: the motion's seed and the time in milliseconds.
+
+    Raises:
+        InputError: a dataset's clips are not rendered heads.
+    """
+    from remime.archive import AlignedReader
+    from remime.tables import read_table
+
+    moments: dict[tuple[int, int], list[Sample]] = {}
+    for dataset in datasets:
+        takes = {}
+        for r in read_table(dataset.manifest, "manifest", ["clip", "identity", "split", "path"]).to_pylist():
+            if r["split"] == split:
+                takes[r["clip"]] = (_take(dataset, r["path"]), r["identity"])
+        for shard in dataset.shard_names:
+            kept = read_table(dataset.selected(shard), "selected").to_pylist()
+            with AlignedReader(dataset.aligned(shard)) as reader:
+                for r in kept:
+                    if not r["keep"] or r["clip"] not in takes:
+                        continue
+                    take, identity = takes[r["clip"]]
+                    time = float(reader.time[r["row"]])
+                    sample = Sample(dataset.name, shard, r["row"], -1, r["clip"], identity, split, time)
+                    moments.setdefault((take["motion"], round(1000 * time)), []).append(sample)
+    return moments
+
+
+def _take(dataset: Dataset, path: str) -> dict[str, Any]:
+    try:
+        take = json.loads(path)
+    except ValueError:
+        take = {}
+    if not isinstance(take, dict) or not {"motion", "scene"} <= set(take):
+        raise InputError(
+            f"same_motion: {dataset.name}", "is no dataset of rendered heads", "name one with `source: heads`"
+        )
+    return take
+
+
+class SameMotion:
+    """Batches of frames that show one moment of one motion by different people.
+
+    Args:
+        datasets: of rendered heads with shared motions.
+        split: whose people.
+        seed: of the choice.
+
+    Raises:
+        InputError: no two people share a motion.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], split: str, seed: int) -> None:
+        moments = motion_frames(datasets, split)
+        self.seed, samples = seed, list[Sample]()
+        self.groups: list[list[int]] = []
+        for key in sorted(moments):
+            if len({sample.identity for sample in moments[key]}) >= 2:
+                self.groups.append(list(range(len(samples), len(samples) + len(moments[key]))))
+                samples += moments[key]
+        self.frames = Frames(datasets, samples)
+        if not self.groups:
+            raise InputError(
+                f"same_motion: {', '.join(dataset.name for dataset in datasets)}",
+                f"no motion is shown by two people of the split {split!r}",
+                "set `shared_motions: true` there, and more identities",
+            )
+
+    def batch(self, step: int, moments: int, people: int) -> list[list[int]]:
+        """Positions [moments][people]; depends on the seed and the step alone."""
+        source = np.random.default_rng((self.seed, step))
+        chosen = source.integers(len(self.groups), size=moments)
+        return [
+            source.choice(group, people, replace=len(group) < people).tolist()
+            for group in (self.groups[i] for i in chosen)
+        ]
 
 
 class Pairs:

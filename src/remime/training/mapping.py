@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from remime.methods import build_method
 from remime.methods.mapping import SIZE, DirectionMap, Mapping, MeshMotionEncoder
 from remime.progress import track
 from remime.sources.directions import load_directions
-from remime.training.data import Frames, Pairs
+from remime.training.data import Frames, Pairs, SameMotion
 from remime.training.loop import Task, Updater
 from remime.training.losses import ImageLosses, cosface, face_crop
 from remime.training.optimizers import Ranger
@@ -44,8 +45,11 @@ DEFAULTS: dict[str, Any] = {
         "lpips_crop": 0.3,
         "cos": 0.0,
         "latent": 0.0,
+        "same_motion": 0.0,
     },
 }
+MOMENTS, PEOPLE = 16, 4  # per step, for the loss of the same motion
+SPREAD = 512  # frames from which the spread of latents is taken
 STATISTICS = 512  # frames from which a new motion encoder takes the statistics of its inputs
 COS_WEIGHT = 0.1  # of the variant `cos`; the paper prints none
 
@@ -75,6 +79,10 @@ class MappingTask(Task):
     needs no decode, and lets the ``small`` preset learn on a CPU. Inversions lose much of lids and lips; for
     frames that were rendered from known latents, the target's inversion plus the true change is wanted.
 
+    The term ``same_motion`` is ours, too: the variance, over people who show one moment of one motion, of
+    what M adds for it. Self-reenactment leaves that open: what a face's shape adds to E_m's code cancels
+    there, but moves the target in cross-reenactment.
+
     Args:
         options: the flat options of stage ``train``; see ``DEFAULTS``. With ``init`` a model is loaded next,
             which replaces what would be computed as a start.
@@ -84,6 +92,7 @@ class MappingTask(Task):
             checkpoint is kept.
         device: where to train.
         processes: those that train together.
+        same_motion: rendered people who share motions; needed by that term.
 
     Raises:
         InputError: too few identities, or the processes cannot share a batch evenly.
@@ -97,6 +106,7 @@ class MappingTask(Task):
         validation: Frames | None,
         device: torch.device,
         processes: Processes | None = None,
+        same_motion: SameMotion | None = None,
     ) -> None:
         losses = {**DEFAULTS["losses"], **options.get("losses", {})}
         self.o = {**DEFAULTS, **options, "losses": losses}
@@ -131,15 +141,21 @@ class MappingTask(Task):
         self.pairs = Pairs(train, self.seed)
         self.validation = _validation_pairs(validation)
         self.measured: Tensor | None = None
+        self.same_motion = same_motion if losses["same_motion"] else None
+        self.same_measured: Tensor | None = None
         if isinstance(self.method.motion_encoder, MeshMotionEncoder):
             self._prepare(self.method.motion_encoder, train)
+            if self.same_motion is not None:
+                frames = self.same_motion.frames
+                self.same_measured = self._measure(self.method.motion_encoder, frames, range(len(frames)))
+        few = min(len(train), SPREAD)
+        self.spread = train.latents(range(few)).half().float().std(0).mean().item() if few > 1 else 1.0
         self.cached_latents: Tensor | None = None
         if self.o["latent_batch"]:
             everything = range(len(train))
             self.cached_latents = torch.cat(
                 [train.latents(everything[i : i + 64]).half() for i in range(0, len(train), 64)]
             )
-            self.spread = self.cached_latents[:512].float().std(0).mean().item()
             self.true_minus_inverted = self._true_minus_inverted(train) if self.o["truth"] else None
 
     def _true_minus_inverted(self, frames: Frames) -> Tensor | None:
@@ -164,17 +180,21 @@ class MappingTask(Task):
             return
         step = 1 if self.o["latent_batch"] else max(1, len(frames) // STATISTICS)
         chosen = range(0, len(frames), step)
-        own = chosen[self.processes.rows()]
-        parts = [torch.empty(0, *encoder.mean.shape)]
-        for start in track(range(0, len(own), 16), "mesh of the training frames", unit="batches"):
-            images = frames.images(own[start : start + 16])
-            parts.append(encoder.measure(images.to(self.device)).cpu())
-        measured = self.processes.gather(torch.cat(parts), len(chosen))
+        measured = self._measure(encoder, frames, chosen)
         if self.new:
             encoder.mean.copy_(measured.mean(0))
             encoder.spread.copy_(measured.std(0).clamp_min(1e-3))
         if self.o["latent_batch"]:
             self.measured = measured
+
+    @torch.no_grad()
+    def _measure(self, encoder: MeshMotionEncoder, frames: Frames, chosen: Sequence[int]) -> Tensor:
+        own = chosen[self.processes.rows()]
+        parts = [torch.empty(0, *encoder.mean.shape)]
+        for start in track(range(0, len(own), 16), "mesh of the training frames", unit="batches"):
+            images = frames.images(own[start : start + 16])
+            parts.append(encoder.measure(images.to(self.device)).cpu())
+        return self.processes.gather(torch.cat(parts), len(chosen))
 
     def batch(self, step: int) -> dict[str, Any]:
         """Pairs for the image losses on every ``image_every``-th step, and for the latent loss."""
@@ -184,6 +204,8 @@ class MappingTask(Task):
         if self.o["latent_batch"]:
             where = self.pairs.batch(step + 2**40, self.o["latent_batch"])
             out["latent"] = {k: v[self.processes.rows()] for k, v in where.items()}
+        if self.same_motion is not None:
+            out["same_motion"] = self.same_motion.batch(step, MOMENTS, PEOPLE)[self.processes.rows()]
         return out
 
     def _load(self, pairs: Pairs, step: int, size: int, rows: slice = slice(None)) -> dict[str, Tensor]:
@@ -203,6 +225,11 @@ class MappingTask(Task):
             updater.backward(loss)
             figures["loss"] += float(loss.detach())
             figures["latent"] = float(loss.detach())
+        if "same_motion" in batch:
+            loss = self.o["losses"]["same_motion"] * self._same_motion_loss(batch["same_motion"])
+            updater.backward(loss)
+            figures["loss"] += float(loss.detach())
+            figures["same_motion"] = float(loss.detach())
         if "pairs" in batch:
             terms = self._image_terms(batch["pairs"])
             loss = sum(
@@ -224,12 +251,23 @@ class MappingTask(Task):
             wanted = wanted + (lost[driving].float() - lost[target].float()).to(self.device)
         return ((self.method(source, codes, own) - wanted) / self.spread).square().mean()
 
+    def _same_motion_loss(self, where: list[list[int]]) -> Tensor:
+        """Variance over people [moments][people], in units of the latents' spread."""
+        assert self.same_motion is not None
+        rows = [row for moment in where for row in moment]
+        codes = self._codes_of(self.same_motion.frames, self.same_measured, rows)
+        added = self.method.map.motion(codes) / self.spread  # type: ignore[operator]
+        return added.view(len(where), -1, *added.shape[1:]).var(1).mean()
+
     def _codes(self, rows: list[int]) -> Tensor:
         """Motion codes of training frames, from the cached measurements where there are any."""
+        return self._codes_of(self.pairs.frames, self.measured, rows)
+
+    def _codes_of(self, frames: Frames, measured: Tensor | None, rows: list[int]) -> Tensor:
         encoder = self.method.motion_encoder
-        if self.measured is not None and isinstance(encoder, MeshMotionEncoder):
-            return encoder.encode(self.measured[rows].to(self.device))
-        return encoder(fit(self.pairs.frames.images(rows), SIZE).to(self.device))
+        if measured is not None and isinstance(encoder, MeshMotionEncoder):
+            return encoder.encode(measured[rows].to(self.device))
+        return encoder(fit(frames.images(rows), SIZE).to(self.device))
 
     def _move(self, codes: Tensor, latents: Tensor, targets: Tensor) -> Tensor:
         """W+ of targets (latents [B,rows,512], images [B,3,R,R]) under motion codes."""

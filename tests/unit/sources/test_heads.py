@@ -56,6 +56,17 @@ def test_seeds_are_independent():
     assert not {c.path for c in clips} & {c.path for c in other}
 
 
+def test_shared_motions():
+    clips = heads.clips("heads", {**OPTIONS, "shared_motions": True}, None)
+    described = [Take(**json.loads(c.path)) for c in clips]
+    assert described[0].motion == described[2].motion
+    assert described[1].motion == described[3].motion
+    assert described[0].motion != described[1].motion
+    assert len({each.scene for each in described}) == 4
+    other = heads.clips("heads", {**OPTIONS, "shared_motions": True, "seed": 8}, None)
+    assert json.loads(other[0].path)["motion"] != described[0].motion
+
+
 def test_two_thousand_people_are_one_line():
     clips = heads.clips("heads", {"identities": 2000, "clips": 5}, None)
     assert len({c.clip for c in clips}) == 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 from remime.archive import decode_jpeg, encode_jpeg
 from remime.errors import InputError
 from remime.training import data
-from remime.training.data import Frames, Pairs, Sample, indexed_frames, selected_frames, to_image, to_tensor
+from remime.training.data import (
+    Frames,
+    Pairs,
+    SameMotion,
+    Sample,
+    indexed_frames,
+    selected_frames,
+    to_image,
+    to_tensor,
+)
 from tests import tiny
 
 EMPTY_TAR = bytes(10240)
@@ -207,3 +217,47 @@ def test_people_of_the_same_name_in_two_datasets_are_two():
         {samples[a].dataset, samples[b].dataset} == {"x", "y"}
         for a, b in zip(batch["s_a"], batch["s_b"], strict=True)
     )
+
+
+def shown(motion, fps=25.0):
+    return json.dumps({"motion": motion, "scene": motion + 10, "identity": 0, "fps": fps})
+
+
+def heads_like(folder, motions):
+    """A dataset whose clips show these motions."""
+    return tiny.make_dataset(folder, paths={clip: shown(motion) for clip, motion in motions.items()})
+
+
+MOTIONS = {"ann-1": 5, "ann-2": 6, "bob-1": 5, "cid-1": 5, "dee-1": 6}
+
+
+def test_frames_of_the_same_motion(tmp_path):
+    """Only people of the split, and only motions that two of them show."""
+    same = SameMotion([heads_like(tmp_path / "heads", MOTIONS)], "train", 0)
+    samples = [[same.frames.samples[i] for i in group] for group in same.groups]
+    # Both have more than four frames, of which the first is not kept.
+    assert len(samples) == 4
+    for group in samples:
+        assert sorted(sample.clip for sample in group) == ["ann-1", "bob-1"]
+        assert len({sample.time for sample in group}) == 1
+    batch = same.batch(3, 6, 2)
+    assert [len(moment) for moment in batch] == [2] * 6
+    assert batch == same.batch(3, 6, 2) != same.batch(4, 6, 2)
+    for moment in batch:
+        assert any(set(moment) == set(group) for group in same.groups)
+    # Fewer people than asked for appear again.
+    assert [len(moment) for moment in same.batch(0, 2, 5)] == [5, 5]
+    first = {s.clip: image for s, image in zip(samples[0], same.frames.images(same.groups[0]), strict=True)}
+    for clip, who in (("ann-1", "ann"), ("bob-1", "bob")):
+        assert np.abs(to_image(first[clip]).astype(int) - tiny.frames(clip, who, 2)[1]).mean() < 6
+
+
+def test_motions_that_nobody_shares(tmp_path):
+    alone = {clip: number for number, clip in enumerate(MOTIONS)}
+    with pytest.raises(InputError, match="no motion is shown by two people of the split 'train'"):
+        SameMotion([heads_like(tmp_path / "heads", alone)], "train", 0)
+
+
+def test_motions_of_other_datasets(dataset):
+    with pytest.raises(InputError, match=r"same_motion: faces: is no dataset of rendered heads"):
+        SameMotion([dataset], "train", 0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from remime.methods.mapping import Mapping
 from remime.training import mapping
-from remime.training.data import Frames, indexed_frames
+from remime.training.data import Frames, SameMotion, indexed_frames
 from remime.training.loop import LoopOptions, Updater, train
 from remime.training.losses import cosface, face_crop
 from remime.training.mapping import MappingTask
@@ -278,3 +280,47 @@ def test_without_people_to_validate_on_the_last_checkpoint_is_kept(
     else:
         task = made(validation)
     assert train(task, LoopOptions(3, validate_every=1), tmp_path, "d").step == 3
+
+
+SAME = {"latent_batch": 8, "image_every": 0, "losses": {"latent": 1.0, "same_motion": 3.0}}
+
+
+@pytest.fixture
+def same(tmp_path):
+    paths = {clip: json.dumps({"motion": 1, "scene": 2, "fps": 25}) for clip in tiny.CLIPS}
+    return SameMotion([tiny.make_dataset(tmp_path / "heads", paths=paths)], "train", 0)
+
+
+def test_same_motion_by_hand(dataset, same):
+    sets = [indexed_frames([dataset], "psp", "train"), None]
+    task = MappingTask({**OPTIONS, **SAME}, tiny.generator(), *sets, CPU, same_motion=same)
+    with torch.no_grad():
+        task.method.map.directions.normal_(generator=torch.Generator().manual_seed(1))
+        found = task.batch(7)["same_motion"]
+        assert np.shape(found) == (mapping.MOMENTS, mapping.PEOPLE)
+        added = [
+            [task.method.map.motion(task.method.motion_encoder(same.frames.images([i])))[0] for i in moment]
+            for moment in found
+        ]
+        wanted = np.mean([np.var([a.numpy() for a in moment], axis=0, ddof=1) for moment in added])
+        loss = float(task._same_motion_loss(found))
+    assert loss == pytest.approx(wanted / task.spread**2, rel=1e-3)
+    figures = one_step(task, 7)
+    assert figures["same_motion"] == pytest.approx(3 * loss, rel=1e-5)
+    assert figures["loss"] == pytest.approx(figures["latent"] + figures["same_motion"], rel=1e-5)
+
+
+def test_same_motion_is_learnt(dataset, same, tmp_path):
+    """With the loss, what two people's looks add to a motion becomes less."""
+    added = {}
+    for weight in (0.0, 3.0):
+        losses = {"latent": 1.0, "same_motion": weight}
+        options = {**OPTIONS, **LATENT, "learning_rate": 1e-2, "losses": losses}
+        sets = [indexed_frames([dataset], "psp", "train"), None]
+        task = MappingTask(options, tiny.generator(), *sets, CPU, same_motion=same)
+        assert ("same_motion" in task.batch(0)) == bool(weight)
+        train(task, LoopOptions(60, validate_every=60), tmp_path / str(weight), "same")
+        task.same_motion = same
+        with torch.no_grad():
+            added[weight] = float(task._same_motion_loss(same.batch(1, 16, 4)))
+    assert added[3.0] < 0.5 * added[0.0]
