@@ -263,3 +263,15 @@ def test_one_of_several_processes_starts_no_others(started, monkeypatch):
 def test_number_of_processes_is_checked(started):
     with pytest.raises(InputError, match="--processes: got -1"):
         started(-1)
+
+
+def test_people_who_share_motions(run, tmp_path, dataset, monkeypatch):
+    """They reach the training, belong to its identity, and the card names them."""
+    paths = {clip: json.dumps({"motion": 1, "scene": 2}) for clip in tiny.CLIPS}
+    heads = tiny.make_dataset(tmp_path / "results" / "heads", paths=paths)
+    options = {**MAPPING, "losses": {"same_motion": 1.0}}
+    model, folder = run("same", options, same_motion=[heads])
+    history = read_table(folder / "history.parquet", "history").to_pylist()
+    assert {r["name"] for r in history} >= {"same_motion"}
+    assert "data: faces, heads (same motion)" in (folder / "card.md").read_text()
+    assert model.meta["training"][0]["datasets"] == ["faces", "heads (same motion)"]
