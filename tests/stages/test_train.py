@@ -265,8 +265,8 @@ def test_number_of_processes_is_checked(started):
         started(-1)
 
 
-def test_people_who_share_motions(run, tmp_path, dataset, monkeypatch):
-    """They reach the training, belong to its identity, and the card names them."""
+def test_people_who_share_motions(run, tmp_path):
+    """They reach the training, and the card names them."""
     paths = {clip: json.dumps({"motion": 1, "scene": 2}) for clip in tiny.CLIPS}
     heads = tiny.make_dataset(tmp_path / "results" / "heads", paths=paths)
     options = {**MAPPING, "losses": {"same_motion": 1.0}}
