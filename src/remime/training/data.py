@@ -95,6 +95,11 @@ class Frames:
             frames.append(self._reader("aligned", sample).frame(sample.row))  # type: ignore[union-attr]
         return to_tensor(np.stack(frames))
 
+    def jpeg(self, index: int) -> bytes:
+        """An aligned frame as it was stored."""
+        sample = self.samples[index]
+        return self._reader("aligned", sample).jpeg(sample.row)  # type: ignore[union-attr]
+
     def latents(self, indices: Sequence[int]) -> Tensor:
         """Their W+ [B,rows,512]."""
         rows = []

@@ -1,0 +1,136 @@
+"""A job with all that it reads, as parts: a machine with torch and no files of datasets can train it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from remime.errors import InputError
+from remime.files import atomic
+from remime.models import Model
+from remime.training.data import Frames, Sample, to_tensor
+from remime.training.job import Job
+from remime.training.parts import LIMIT, Parts, read_parts, write_parts
+from remime.versions import STAGES
+
+
+class CarriedFrames(Frames):
+    """Frames in memory that a kit brought, instead of shards."""
+
+    def __init__(self, samples: Sequence[Sample], carried: dict[str, Any]) -> None:
+        super().__init__([], samples)
+        self._jpegs, self._ends = carried["jpegs"], [0, *carried["ends"].tolist()]
+        self._latents, self._truth = carried["latents"], carried["truth"]
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Aligned frames [B,3,R,R] in [-1,1]."""
+        from PIL import Image
+
+        frames = []
+        for i in indices:
+            data = self._jpegs[self._ends[i] : self._ends[i + 1]].numpy().tobytes()
+            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                frames.append(np.asarray(image.convert("RGB")))
+        return to_tensor(np.stack(frames))
+
+    def latents(self, indices: Sequence[int]) -> Tensor:
+        """Their W+ [B,rows,512]."""
+        return self._latents[list(indices)]
+
+    def true_latents(self) -> Iterator[tuple[list[int], Tensor]]:
+        """As ``Frames.true_latents``."""
+        yield from self._truth
+
+
+def pack_kit(job: Job, files: Iterable[Path], folder: Path, limit: int = LIMIT) -> Parts:
+    """Write a job and what it reads as the parts ``NAME-job``.
+
+    Args:
+        job: whose frames lie in shards.
+        files: networks, below the working directory.
+        folder: of the parts.
+        limit: largest size of a part in bytes.
+
+    Raises:
+        InputError: frames or files cannot be read.
+    """
+    start = job.start
+    tree = {
+        "name": job.name,
+        "options": job.options,
+        "digest": job.digest,
+        "datasets": job.datasets,
+        "train": _carry(job.train, job.options),
+        "validation": _carry(job.validation, job.options),
+        "start": None if start is None else {"tensors": start.tensors, "meta": start.meta},
+        "files": {str(path): _bytes(path.read_bytes()) for path in files},
+    }
+    about = {"kind": "job", "name": job.name, "digest": job.digest, "train": STAGES["train"]}
+    return write_parts(folder, f"{job.name}-job", tree, about, limit)
+
+
+def read_kit(folder: Path, name: str, base: Path = Path()) -> Job:
+    """The job of ``pack_kit``; its networks are put where they are looked for.
+
+    Args:
+        folder: of the parts.
+        name: of the model.
+        base: the working directory.
+
+    Raises:
+        InputError: a part is missing or damaged, or a network is there already and differs.
+    """
+    tree = read_parts(folder, f"{name}-job")
+    for file, content in tree["files"].items():
+        _put(base / _inside(folder, file), content)
+    frames = [None if tree[k] is None else _carried(tree[k]) for k in ("train", "validation")]
+    start = tree["start"] and Model(tree["start"]["tensors"], tree["start"]["meta"])
+    return Job(tree["name"], tree["options"], tree["digest"], tree["datasets"], frames[0], frames[1], start)
+
+
+def _inside(folder: Path, file: str) -> Path:
+    path = Path(file)
+    if path.is_absolute() or ".." in path.parts or path.parent != Path("resources/weights"):
+        raise InputError(folder, f"would write {file!r}", "only networks belong into it; prepare it again")
+    return path
+
+
+def _put(path: Path, content: Tensor) -> None:
+    data = content.numpy().tobytes()
+    if path.is_file():
+        if path.read_bytes() != data:
+            raise InputError(path, "differs from what the job was prepared with", "delete one of them")
+        return
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _bytes(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _carry(frames: Frames | None, options: dict[str, Any]) -> dict[str, Any] | None:
+    if frames is None or not len(frames):
+        return None
+    everyone = range(len(frames))
+    jpegs = [frames.jpeg(i) for i in everyone]
+    with_latents = options["kind"] == "method"
+    truth = with_latents and options.get("latent_batch") and options.get("truth", True)
+    return {
+        "samples": [asdict(sample) for sample in frames.samples],
+        "jpegs": _bytes(b"".join(jpegs)),
+        "ends": torch.tensor([len(jpeg) for jpeg in jpegs]).cumsum(0),
+        "latents": frames.latents(everyone) if with_latents else None,
+        "truth": list(frames.true_latents()) if truth else [],
+    }
+
+
+def _carried(tree: dict[str, Any]) -> CarriedFrames:
+    return CarriedFrames([Sample(**sample) for sample in tree["samples"]], tree)
