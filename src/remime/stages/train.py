@@ -98,13 +98,13 @@ def run(
     """
     from remime.models import save_model
     from remime.tables import write_table
-    from remime.training.job import OPTIONS, STRUCTURE, carry_out, read_job
+    from remime.training.job import OPTIONS, STRUCTURE, carry_out, read_job, read_start
 
     o = {**OPTIONS, **options}
     if notes is not None and not notes.is_file():
         raise InputError("--notes", f"{notes} is not a file", "name Markdown, or leave it off")
     ending = notes.read_text(encoding="utf-8") if notes is not None else ""
-    start = _start(init, o) if init is not None else None
+    start = read_start(init, o) if init is not None else None
     description = {
         "kind": o["kind"],
         "name": name,
@@ -142,32 +142,6 @@ def run(
     write_text(card, render_card(description, seconds) + ending)
     shutil.rmtree(state, ignore_errors=True)
     return description
-
-
-def _start(init: Path, o: Mapping[str, Any]) -> Any:
-    """The model to start from; an imported checkpoint becomes one.
-
-    Raises:
-        InputError: it is of another kind, method or generator.
-    """
-    from remime.catalogue import read_imported
-    from remime.models import load_model
-
-    if init.stem not in read_imported(init.parent):
-        start = load_model(init, None if o["kind"] == "preview" else o["kind"])
-    else:
-        from remime.encoders.inverter import imported_inverter
-        from remime.generators import load_generator
-        from remime.methods import imported_method
-
-        convert = imported_inverter if o["kind"] == "inverter" else imported_method
-        start = convert(init.stem, init.parent, load_generator(o["generator"]), o["generator"])
-    for key, wanted in (("method", o.get("method", o["kind"])), ("generator", o["generator"])):
-        if start.meta.get(key, wanted) != wanted:
-            raise InputError(
-                f"init: {init}", f"is for the {key} {start.meta[key]!r}, not {wanted!r}", "name another file"
-            )
-    return start
 
 
 def render_card(description: Mapping[str, Any], seconds: float | None = None) -> str:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from remime.devices import compute_device
 from remime.errors import InputError
 from remime.files import sha256
-from remime.models import Model
+from remime.models import Model, load_model
 from remime.training.data import Frames, indexed_frames, selected_frames
-from remime.training.loop import LoopOptions, Result, Task, train
-from remime.training.processes import Processes, join
+from remime.training.loop import LoopOptions, Result, Task, evaluate, train
+from remime.training.processes import Processes, join, launched
 from remime.training.state import digest_of
 from remime.versions import STAGES, __version__
 
@@ -122,6 +123,35 @@ def _tables(dataset: Dataset, o: Mapping[str, Any]) -> list[str]:
     return [sha256(table) for table in tables]
 
 
+def read_start(init: Path, o: Mapping[str, Any]) -> Model:
+    """The model to start from; an imported checkpoint becomes one.
+
+    Args:
+        init: its file.
+        o: flat options with ``kind``, ``generator`` and, for inverters and methods, ``method``.
+
+    Raises:
+        InputError: it is of another kind, method or generator.
+    """
+    from remime.catalogue import read_imported
+
+    if init.stem not in read_imported(init.parent):
+        start = load_model(init, None if o["kind"] == "preview" else o["kind"])
+    else:
+        from remime.encoders.inverter import imported_inverter
+        from remime.generators import load_generator
+        from remime.methods import imported_method
+
+        convert = imported_inverter if o["kind"] == "inverter" else imported_method
+        start = convert(init.stem, init.parent, load_generator(o["generator"]), o["generator"])
+    for key, wanted in (("method", o.get("method", o["kind"])), ("generator", o["generator"])):
+        if start.meta.get(key, wanted) != wanted:
+            raise InputError(
+                f"init: {init}", f"is for the {key} {start.meta[key]!r}, not {wanted!r}", "name another file"
+            )
+    return start
+
+
 def make_task(job: Job, state: Path, device: torch.device, processes: Processes | None = None) -> Task:
     """The task of a job, with the weights that it starts from.
 
@@ -215,11 +245,15 @@ def carry_out(job: Job, state: Path, deadline: float | None = None) -> tuple[Res
 
     keep_freed_memory()
     o = job.options
-    fabric, processes = join(_PRECISION[o["precision"]])
+    fabric, processes = None, Processes()
+    # One process with plain float32 needs no Fabric, and trains where there is none.
+    if launched() or o["precision"] != "32":
+        fabric, processes = join(_PRECISION[o["precision"]])
+    device = torch.device(compute_device()) if fabric is None else fabric.device
     torch.manual_seed(o["seed"])
-    task = make_task(job, state, fabric.device, processes)
+    task = make_task(job, state, device, processes)
     loop = LoopOptions(clip=o["gradient_clip"], **{k: o[k] for k in _LOOP if k in o})
-    where = _hardware(fabric.device, processes.count)
+    where = _hardware(device, processes.count)
     result = train(task, loop, state, job.digest, f"train {job.name}", fabric, deadline, where)
     processes.end()
     if not processes.main:
@@ -237,6 +271,29 @@ def carry_out(job: Job, state: Path, deadline: float | None = None) -> tuple[Res
     }
     result.tensors = task.tensors(result.tensors)
     return result, note
+
+
+def figures_of(job: Job, state: Path, model: Model) -> dict[str, float]:
+    """Figures of a finished model on a job's validation data; its own structure replaces the job's.
+
+    Raises:
+        InputError: the model does not fit the job.
+    """
+    options = {**job.options, **{k: v for k, v in model.meta["options"].items() if k in STRUCTURE}}
+    task = make_task(replace(job, options=options, start=model), state, torch.device(compute_device()))
+    return _figures(task, job.options["seed"])
+
+
+def figures_of_state(job: Job, state: Path, saved: Mapping[str, Any]) -> dict[str, float]:
+    """Figures of the best tensors of a saved state on a job's validation data."""
+    task = make_task(job, state, torch.device(compute_device()))
+    task.structure(saved["best"]["step"])
+    task.module.load_state_dict(saved["best"]["tensors"])
+    return _figures(task, job.options["seed"])
+
+
+def _figures(task: Task, seed: int) -> dict[str, float]:
+    return {name: round(float(value), 5) for name, value in evaluate(task, seed).items()}
 
 
 def _hardware(device: torch.device, processes: int) -> str:
