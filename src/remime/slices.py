@@ -57,15 +57,16 @@ def prepare(name: str, configfiles: Sequence[Path], folder: Path, limit: int, co
             name, "is not trained by this configuration", f"allowed: {', '.join(flow.trainings())}"
         )
     inputs = flow.train_inputs(name)
-    targets = [path for value in inputs.values() for path in ([value] if isinstance(value, str) else value)]
+    paths = [path for value in inputs.values() for path in ([value] if isinstance(value, str) else value)]
+    # No rule makes what is shipped or was imported.
+    targets = [path for path in paths if RESULTS in Path(path).parents or not Path(path).exists()]
     overlay = ["--configfile", *map(str, configfiles)] if configfiles else []
     for wanted in (["shards"], targets):
         command = ["snakemake", "--cores", str(cores), "--quiet", "rules", *overlay, "--", *wanted]
         if subprocess.run(command, check=False).returncode:
             raise InputError(name, "its inputs could not be made", "see above")
     networks = [p for path in inputs["weights"] if WEIGHTS in (p := Path(path)).parents]
-    files = [file for p in networks for file in (p, p.with_suffix(".json"))]
-    return pack_kit(_job(flow, name), files, folder, limit)
+    return pack_kit(_job(flow, name), networks, folder, limit)
 
 
 def _job(flow: Layout, name: str) -> Job:

@@ -19,6 +19,7 @@ from remime.training.data import Frames, Sample, to_tensor
 from remime.training.job import Job
 from remime.training.parts import LIMIT, Parts, read_parts, write_parts
 from remime.versions import STAGES
+from remime.weights.store import weights_dir
 
 
 class CarriedFrames(Frames):
@@ -49,12 +50,12 @@ class CarriedFrames(Frames):
         yield from self._truth
 
 
-def pack_kit(job: Job, files: Iterable[Path], folder: Path, limit: int = LIMIT) -> Parts:
+def pack_kit(job: Job, networks: Iterable[Path], folder: Path, limit: int = LIMIT) -> Parts:
     """Write a job and what it reads as the parts ``NAME-job``.
 
     Args:
         job: whose frames lie in shards.
-        files: networks, below the working directory.
+        networks: converted networks, ``.safetensors``, with their descriptions beside them.
         folder: of the parts.
         limit: largest size of a part in bytes.
 
@@ -70,36 +71,37 @@ def pack_kit(job: Job, files: Iterable[Path], folder: Path, limit: int = LIMIT) 
         "train": _carry(job.train, job.options),
         "validation": _carry(job.validation, job.options),
         "start": None if start is None else {"tensors": start.tensors, "meta": start.meta},
-        "files": {str(path): _bytes(path.read_bytes()) for path in files},
+        "networks": {
+            file.name: _bytes(file.read_bytes())
+            for network in networks
+            for file in (network, network.with_suffix(".json"))
+        },
     }
     about = {"kind": "job", "name": job.name, "digest": job.digest, "train": STAGES["train"]}
     return write_parts(folder, f"{job.name}-job", tree, about, limit)
 
 
-def read_kit(folder: Path, name: str, base: Path = Path()) -> Job:
+def read_kit(folder: Path, name: str, weights: Path | None = None) -> Job:
     """The job of ``pack_kit``; its networks are put where they are looked for.
 
     Args:
         folder: of the parts.
         name: of the model.
-        base: the working directory.
+        weights: folder of the networks; None for the usual one.
 
     Raises:
         InputError: a part is missing or damaged, or a network is there already and differs.
     """
     tree = read_parts(folder, f"{name}-job")
-    for file, content in tree["files"].items():
-        _put(base / _inside(folder, file), content)
+    for file, content in tree["networks"].items():
+        if Path(file).name != file or Path(file).suffix not in (".safetensors", ".json"):
+            raise InputError(
+                folder, f"would write {file!r}", "only networks belong into it; prepare it again"
+            )
+        _put((weights or weights_dir()) / file, content)
     frames = [None if tree[k] is None else _carried(tree[k]) for k in ("train", "validation")]
     start = tree["start"] and Model(tree["start"]["tensors"], tree["start"]["meta"])
     return Job(tree["name"], tree["options"], tree["digest"], tree["datasets"], frames[0], frames[1], start)
-
-
-def _inside(folder: Path, file: str) -> Path:
-    path = Path(file)
-    if path.is_absolute() or ".." in path.parts or path.parent != Path("resources/weights"):
-        raise InputError(folder, f"would write {file!r}", "only networks belong into it; prepare it again")
-    return path
 
 
 def _put(path: Path, content: Tensor) -> None:
