@@ -52,10 +52,9 @@ def prepare(name: str, configfiles: Sequence[Path], folder: Path, limit: int, co
     from remime.training.kit import pack_kit
 
     flow = layout(read_files([Path("config.yaml"), *configfiles]))
-    if name not in flow.trainings() or not flow.trained(name)["train"]["steps"]:
-        raise InputError(
-            name, "is not trained by this configuration", f"allowed: {', '.join(flow.trainings())}"
-        )
+    trained = [n for n in flow.trainings() if flow.trained(n)["train"]["steps"]]
+    if name not in trained:
+        raise InputError(name, "is not trained by this configuration", f"allowed: {', '.join(trained)}")
     inputs = flow.train_inputs(name)
     paths = [path for value in inputs.values() for path in ([value] if isinstance(value, str) else value)]
     # No rule makes what is shipped or was imported.
