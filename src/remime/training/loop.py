@@ -319,6 +319,8 @@ def train(
                 checkpoint(done)
             progress.update(note=f"loss {float(figures['loss']):.4f}")
             if out_of_time:
+                # Where one process ends the launcher ends all, which must not cut off the checkpoint.
+                processes.wait()
                 raise UnfinishedError(
                     f"{label}: the time is over at step {done} of {options.steps}\n"
                     "  the state is kept; the same call goes on from there"
