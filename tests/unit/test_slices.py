@@ -159,7 +159,8 @@ def test_rounded_moments_are_smaller_and_go_on(job):
     with pytest.raises(UnfinishedError):
         run("train", "--minutes", "1e-9")
     exact = slices.pack(job, Path("exact"), 2**24)
-    rounded = slices.pack(job, Path("rounded"), 2**24, "bf16")
+    run("pack", "--into", "rounded", "--moments", "bf16")
+    rounded = describe(Path("rounded"), "psp-state")
     assert rounded.bytes < exact.bytes
     assert rounded.about["moments"] == "bf16"
     forget()
