@@ -27,6 +27,12 @@ class InputError(RemimeError):
         super().__init__(f"{what}: {problem}" + (f"\n  {fix}" if fix else ""))
 
 
+class UnfinishedError(RemimeError):
+    """Work ended because its time was over; what is done is kept, and the same call goes on. Exit code 75."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
 class ConfigError(InputError):
     """Every problem of a configuration at once."""
 

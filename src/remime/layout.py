@@ -353,6 +353,8 @@ class Layout:
         train = entry.pop("train")
         kind = "inverter" if name in self.config["inverters"] else "method"
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
+        if not merged["patience"]:  # so that trainings from before this key existed are not repeated
+            del merged["patience"]
         return self._seeded({k: v for k, v in merged.items() if k not in (*_DATA, *_FITTING)})
 
     def train_inputs(self, name: str) -> dict[str, Any]:

@@ -356,14 +356,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     files = args.config or [Path("config.yaml")]
     try:
-        config: Any = {}
-        for path in files:
-            config = merge(config, _read_yaml(path))
-        print(json.dumps(validate(config, name=listed(files)), indent=2))
+        print(json.dumps(validate(read_files(files), name=listed(files)), indent=2))
     except RemimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def read_files(files: Sequence[Path]) -> Any:
+    """A configuration from YAML files, each laid over those before it; not checked.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    config: Any = {}
+    for path in files:
+        config = merge(config, _read_yaml(path))
+    return config
 
 
 def _read_yaml(path: Path) -> Any:

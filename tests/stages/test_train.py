@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from remime.encoders.inverter import load_inverter
-from remime.errors import InputError
+from remime.errors import InputError, UnfinishedError
 from remime.methods import load_method
 from remime.models import load_model
 from remime.stages import train as stage
@@ -192,6 +192,40 @@ def test_killed_training_ends_with_the_same_losses(run, monkeypatch, options, ta
     assert rows[0] == rows[1]
 
 
+@pytest.mark.parametrize("options", [INVERTER, MAPPING], ids=["inverter", "method"])
+def test_slices_make_the_model_of_one_run(run, tmp_path, options):
+    whole, folder = run("whole", options)
+    for _ in range(2):
+        with pytest.raises(UnfinishedError):
+            run("cut", options, deadline=0.0)
+        assert [p.name for p in (tmp_path / "models" / "cut").iterdir()] == ["state"]
+    resumed, other = run("cut", options, deadline=0.0)
+    assert all(torch.equal(whole.tensors[k], resumed.tensors[k]) for k in whole.tensors)
+    assert {**whole.meta, "name": ""} == {**resumed.meta, "name": ""}
+    rows = [
+        read_table(f / "history.parquet", "history").drop(["seconds"]).to_pylist() for f in (folder, other)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_the_card_tells_all_hardware(run, monkeypatch):
+    with pytest.raises(UnfinishedError):
+        run("m", INVERTER, deadline=0.0)
+    monkeypatch.setattr("remime.training.job.platform.machine", lambda: "other")
+    _, folder = run("m", INVERTER)
+    assert re.search(
+        r"hardware: CPU \(.*\) \(1 steps\), CPU \(other\) \(2 steps\),", (folder / "card.md").read_text()
+    )
+
+
+def test_patience_is_told_on_the_card(run, monkeypatch):
+    scores = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(inverters.InverterTask, "validate", lambda self: {"score": next(scores)})
+    model, _ = run("m", {**INVERTER, "validate_every": 1, "patience": 1})
+    (note,) = model.meta["training"]
+    assert (note["steps"], note["best_step"], note["options"]["patience"]) == (1, 0, 1)
+
+
 @pytest.mark.parametrize("change", ["options", "data"])
 def test_killed_training_of_something_else_is_not_continued(run, monkeypatch, tmp_path, change):
     mend = fail_at(monkeypatch, mapping.MappingTask, 2)
@@ -214,6 +248,19 @@ def test_command_line(tmp_path, dataset):
     options = json.dumps({**INVERTER, "steps": 1})
     stage.main([*arguments, "--options", options, "--datasets", f"{dataset.folder}=2", "--processes", "1"])
     assert load_model(files["output"]).meta["name"] == "psp"
+
+
+def test_minutes(tmp_path, dataset):
+    files = {k: tmp_path / "m" / k for k in ("output", "history", "card", "state")}
+    arguments = ["--name", "psp", *(str(x) for k, v in files.items() for x in (f"--{k}", v))]
+    arguments += ["--options", json.dumps(INVERTER), "--datasets", f"{dataset.folder}=2", "--minutes"]
+    with pytest.raises(UnfinishedError, match=r"step 1 of 3") as end:
+        stage.main([*arguments, "1e-9"])
+    assert end.value.exit_code == 75
+    stage.main([*arguments, "60"])
+    assert load_model(files["output"]).meta["training"][0]["steps"] == 3
+    with pytest.raises(InputError, match=r"--minutes: got 0\.0"):
+        stage.main([*arguments, "0"])
 
 
 @pytest.fixture

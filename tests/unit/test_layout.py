@@ -158,6 +158,12 @@ def test_an_inverter_needs_frames_a_method_needs_latents() -> None:
     assert not {"init", "datasets", "train"} & set(options)
 
 
+def test_patience_is_an_option_only_where_it_is_set() -> None:
+    """Otherwise trainings from before the key existed would be repeated."""
+    assert "patience" not in layout().train_options("mapping")
+    assert layout(models={"mapping": {"train": {"patience": 3}}}).train_options("mapping")["patience"] == 3
+
+
 @pytest.mark.parametrize(
     ("train", "truth"),
     [

@@ -38,7 +38,7 @@ LAYERS = (
         "export",
     ),
     ("stages",),
-    ("cli",),
+    ("cli", "slices"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # What Snakemake imports whenever it parses the Snakefile, also within every job on a cluster.

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from remime import libraries
-from remime.errors import RemimeError
+from remime.errors import RemimeError, UnfinishedError
 from remime.layout import Dataset
 from remime.versions import STAGES
 
@@ -108,11 +108,15 @@ def _configure_logging() -> None:
 def status_of(main: Callable[[], object]) -> int:
     """Run ``main`` and return the exit code that it deserves, after saying why on stderr.
 
-    0 done, 1 failure, 2 bad input, 130 interrupted, 143 terminated. Errors of remime and of the file system
-    (full disk, no permission) are reported in a sentence, everything else with its traceback.
+    0 done, 1 failure, 2 bad input, 75 out of time (run again), 130 interrupted, 143 terminated.
+    Errors of remime and of the file system (full disk, no permission) are reported in a sentence, everything
+    else with its traceback.
     """
     try:
         main()
+    except UnfinishedError as end:
+        print(end, file=sys.stderr, flush=True)
+        return end.exit_code
     except RemimeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -2,91 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from remime.errors import InputError
-from remime.files import sha256, write_text
+from remime.files import write_text
 from remime.stages import Dataset, add_datasets, entry, stage_parser
-from remime.versions import STAGES, __version__
-
-OPTIONS: dict[str, Any] = {
-    "generator": "mobile-ffhq",
-    "preset": "small",
-    "variant": "ours",
-    "seed": 0,
-    "steps": 0,
-    "gradient_clip": 1.0,
-    "ema": 0.0,
-    "precision": "32",
-    "validate_every": 500,
-    "checkpoint_every": 100,
-}
-# Names of the configuration to those of Lightning Fabric.
-_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed"}
-_LOOP = ("steps", "seed", "ema", "validate_every", "checkpoint_every")
-# What a model must be told to be built again; the rest of the options is about training it.
-_STRUCTURE = (
-    "method",
-    "preset",
-    "variant",
-    "inverter",
-    "refinements",
-    "size",
-    "width",
-    "rank",
-    "components",
-    "spread",
-)
-
-
-def _task(
-    o: Mapping[str, Any],
-    datasets: Sequence[Dataset],
-    same_motion: Sequence[Dataset],
-    state: Path,
-    device: Any,
-    processes: Any,
-) -> Any:
-    from remime.generators import load_generator
-    from remime.training.data import SameMotion, indexed_frames, selected_frames
-
-    options = dict(o)
-    if options["kind"] == "preview":
-        from remime.generators.mobile import MobileGenerator
-        from remime.training.preview import PreviewTask
-
-        plain = load_generator(options["generator"], previews=False).to(device)
-        assert isinstance(plain, MobileGenerator)
-        return PreviewTask(
-            plain,
-            options["resolutions"],
-            options["batch"],
-            options["learning_rate"],
-            options["seed"],
-            processes,
-        )
-    generator = load_generator(options["generator"]).to(device)
-    if options["kind"] == "inverter":
-        from remime.training.inverters import InverterTask
-
-        frames = [selected_frames(datasets, split) if datasets else None for split in ("train", "val")]
-        return InverterTask(options, generator, frames[0], frames[1], state, device, processes)
-    if options["kind"] == "method" and options["method"] == "mapping":
-        from remime.training.mapping import MappingTask
-
-        sets = [
-            indexed_frames(datasets, options["inverter"], split, sampled=True) for split in ("train", "val")
-        ]
-        shared = SameMotion(same_motion, "train", options["seed"]) if same_motion else None
-        return MappingTask(options, generator, sets[0], sets[1], device, processes, shared)
-    raise InputError(
-        "train", f"cannot train {options.get('method')!r}", "method: restyle-psp, restyle-e4e, mapping"
-    )
+from remime.versions import __version__
 
 
 def _fit_directions(o: dict[str, Any], state: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +72,7 @@ def run(
     inverter: Path | None = None,
     half: bool = False,
     notes: Path | None = None,
+    deadline: float | None = None,
     same_motion: Sequence[Dataset] = (),
 ) -> dict[str, Any]:
     """Train and write a model; returns its description.
@@ -158,32 +85,35 @@ def run(
         history: table of all figures over time.
         card: Markdown.
         state: directory from which a killed training resumes; removed at the end.
-        options: the flat options; see ``OPTIONS`` and the defaults of the tasks.
+        options: the flat options; see ``remime.training.job.OPTIONS`` and the defaults of the tasks.
         datasets: training and validation data.
         init: a model to start from, of this project or imported (``remime.weights.importing``).
         inverter: the model whose latents the index tables hold (methods).
         half: store in half precision.
         notes: Markdown that the card ends with: what its figures do not say.
+        deadline: moment of ``time.monotonic`` after which no further step begins.
         same_motion: rendered heads who share motions, for the loss of that name (methods).
 
     Raises:
+        UnfinishedError: the deadline has passed; ``state`` holds what was done, and nothing else was written.
         InputError: data, init or options do not fit.
     """
     from remime.models import save_model
     from remime.tables import write_table
+    from remime.training.job import OPTIONS, STRUCTURE, carry_out, read_job, read_start
 
     o = {**OPTIONS, **options}
     if notes is not None and not notes.is_file():
         raise InputError("--notes", f"{notes} is not a file", "name Markdown, or leave it off")
     ending = notes.read_text(encoding="utf-8") if notes is not None else ""
-    start = _start(init, o) if init is not None else None
+    start = read_start(init, o) if init is not None else None
     description = {
         "kind": o["kind"],
         "name": name,
         "method": o.get("method", o["kind"]),
         "preset": o["preset"],
         "generator": o["generator"],
-        "options": {k: o[k] for k in _STRUCTURE if k in o},
+        "options": {k: o[k] for k in STRUCTURE if k in o},
         "training": list(start.meta.get("training", [])) if start is not None else [],
     }
     if start is not None:
@@ -194,7 +124,7 @@ def run(
     if o["kind"] == "directions":
         tensors = _fit_directions(o, state, description)
     elif o["steps"]:
-        trained = _train(name, o, datasets, same_motion, state, start, inverter)
+        trained = carry_out(read_job(name, o, datasets, start, inverter, same_motion), state, deadline)
         if trained is None:
             return description
         result, note = trained
@@ -214,118 +144,6 @@ def run(
     write_text(card, render_card(description, seconds) + ending)
     shutil.rmtree(state, ignore_errors=True)
     return description
-
-
-def _start(init: Path, o: Mapping[str, Any]) -> Any:
-    """The model to start from; an imported checkpoint becomes one.
-
-    Raises:
-        InputError: it is of another kind, method or generator.
-    """
-    from remime.catalogue import read_imported
-    from remime.models import load_model
-
-    if init.stem not in read_imported(init.parent):
-        start = load_model(init, None if o["kind"] == "preview" else o["kind"])
-    else:
-        from remime.encoders.inverter import imported_inverter
-        from remime.generators import load_generator
-        from remime.methods import imported_method
-
-        convert = imported_inverter if o["kind"] == "inverter" else imported_method
-        start = convert(init.stem, init.parent, load_generator(o["generator"]), o["generator"])
-    for key, wanted in (("method", o.get("method", o["kind"])), ("generator", o["generator"])):
-        if start.meta.get(key, wanted) != wanted:
-            raise InputError(
-                f"init: {init}", f"is for the {key} {start.meta[key]!r}, not {wanted!r}", "name another file"
-            )
-    return start
-
-
-def _train(
-    name: str,
-    o: dict[str, Any],
-    datasets: Sequence[Dataset],
-    same_motion: Sequence[Dataset],
-    state: Path,
-    start: Any,
-    inverter: Path | None,
-) -> tuple[Any, dict[str, Any]] | None:
-    """What came out of training and what the card says of it; None in all processes but the first."""
-    import torch
-
-    from remime.runtime import keep_freed_memory
-    from remime.training.loop import LoopOptions, Result, train
-    from remime.training.processes import join
-    from remime.training.state import digest_of
-
-    keep_freed_memory()
-    fabric, processes = join(_PRECISION[o["precision"]])
-    torch.manual_seed(o["seed"])
-    # A model to start from replaces what a task would compute as its start.
-    begun = {"init": start is not None}
-    if start is not None and "stage" in start.meta["options"]:
-        begun["stage"] = start.meta["options"]["stage"]
-    task = _task({**o, **begun}, datasets, same_motion, state, fabric.device, processes)
-    if start is not None:
-        _initialise(task.module, start)
-    digest = digest_of(
-        o,
-        STAGES["train"],
-        sha256(inverter) if inverter is not None else "",
-        sorted(start.meta.items()) if start is not None else "",
-        [(d.argument(), _data(d, o)) for d in datasets],
-        [(d.argument(), _frames(d)) for d in same_motion],
-    )
-    loop = LoopOptions(clip=o["gradient_clip"], **{k: o[k] for k in _LOOP})
-    result = train(task, loop, state, digest, f"train {name}", fabric)
-    processes.end()
-    if not processes.main:
-        return None
-    kept = task.tensors(result.tensors)
-    on_gpu = fabric.device.type == "cuda"
-    hardware = torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})"
-    note = {
-        "datasets": [*(d.name for d in datasets), *(f"{d.name} (same motion)" for d in same_motion)],
-        "steps": o["steps"],
-        "best_step": result.step,
-        "seed": o["seed"],
-        "hardware": f"{processes.count} × {hardware}" if processes.count > 1 else hardware,
-        "options": {k: v for k, v in o.items() if k not in _STRUCTURE},
-        "metrics": {k: round(v, 5) for k, v in result.metrics.items()},
-        "structure": task.structure(result.step),
-        "remime": __version__,
-    }
-    return Result(kept, result.step, result.metrics, result.history, result.resumed_from), note
-
-
-def _data(dataset: Dataset, o: Mapping[str, Any]) -> list[str]:
-    """What a resumed run must find unchanged: which frames it learns from, and what is known of them."""
-    if o["kind"] == "inverter":
-        return _frames(dataset)
-    tables = [dataset.index(o["inverter"])]
-    if o.get("latent_batch") and o.get("truth", True):
-        tables += [tar for tar in map(dataset.tar, dataset.shard_names) if tar.is_file()]
-    return [sha256(table) for table in tables]
-
-
-def _frames(dataset: Dataset) -> list[str]:
-    """What tells which frames a dataset offers."""
-    return [sha256(table) for table in (dataset.manifest, *map(dataset.selected, dataset.shard_names))]
-
-
-def _initialise(module: Any, start: Any) -> None:
-    """Copy what a model file has into a module to be trained; what it lacks keeps its own start."""
-    own = module.state_dict()
-    unknown = [k for k in start.tensors if k not in own and k != "latent_avg"]
-    wrong = [k for k, v in start.tensors.items() if k in own and own[k].shape != v.shape]
-    if unknown or wrong:
-        raise InputError(
-            "init",
-            f"does not fit this network: {', '.join([*unknown, *wrong][:5])}",
-            "use the preset it was trained with",
-        )
-    module.load_state_dict({**own, **{k: v for k, v in start.tensors.items() if k in own}})
 
 
 def render_card(description: Mapping[str, Any], seconds: float | None = None) -> str:
@@ -366,6 +184,7 @@ def render_card(description: Mapping[str, Any], seconds: float | None = None) ->
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    began = time.monotonic()
     parser = stage_parser("train", __doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -381,12 +200,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--init", type=Path)
     parser.add_argument("--inverter", type=Path)
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="end after that time with status 75, if training is not finished; the same call goes on",
+    )
     parser.add_argument("--half", action="store_true", help="store the model in half precision")
     parser.add_argument("--notes", type=Path, help="Markdown that the card ends with")
     add_datasets(parser, required=False)
     add_datasets(parser, "--same-motion", required=False)
     a = parser.parse_args(argv)
+    if a.minutes is not None and not a.minutes > 0:
+        raise InputError("--minutes", f"got {a.minutes}", "give a number above 0, or leave it off")
+    deadline = began + 60 * a.minutes if a.minutes else None
     from remime.devices import granted
+    from remime.training.job import OPTIONS
     from remime.training.launch import launch, run_launched
     from remime.training.processes import launched
 
@@ -401,7 +229,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def train() -> None:
         files = a.output, a.history, a.card, a.state
-        run(a.name, *files, a.options, a.datasets, a.init, a.inverter, a.half, a.notes, a.same_motion)
+        models = a.init, a.inverter, a.half, a.notes
+        run(a.name, *files, a.options, a.datasets, *models, deadline, a.same_motion)
 
     if launched():
         run_launched(train)

@@ -96,6 +96,11 @@ class Frames:
             frames.append(self._reader("aligned", sample).frame(sample.row))  # type: ignore[union-attr]
         return to_tensor(np.stack(frames))
 
+    def jpeg(self, index: int) -> bytes:
+        """An aligned frame as it was stored."""
+        sample = self.samples[index]
+        return self._reader("aligned", sample).jpeg(sample.row)  # type: ignore[union-attr]
+
     def latents(self, indices: Sequence[int]) -> Tensor:
         """Their W+ [B,rows,512]."""
         rows = []
@@ -248,29 +253,39 @@ class SameMotion:
     """Batches of frames that show one moment of one motion by different people.
 
     Args:
-        datasets: of rendered heads with shared motions.
-        split: whose people.
+        frames: of all moments.
+        groups: positions of the frames of each moment.
         seed: of the choice.
-
-    Raises:
-        InputError: no two people share a motion.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], split: str, seed: int) -> None:
+    def __init__(self, frames: Frames, groups: list[list[int]], seed: int) -> None:
+        self.frames, self.groups, self.seed = frames, groups, seed
+
+    @classmethod
+    def read(cls, datasets: Sequence[Dataset], split: str, seed: int) -> SameMotion:
+        """The moments that at least two people of a split show.
+
+        Args:
+            datasets: of rendered heads with shared motions.
+            split: whose people.
+            seed: of the choice.
+
+        Raises:
+            InputError: no two people share a motion.
+        """
         moments = motion_frames(datasets, split)
-        self.seed, samples = seed, list[Sample]()
-        self.groups: list[list[int]] = []
+        samples, groups = list[Sample](), list[list[int]]()
         for key in sorted(moments):
             if len({sample.identity for sample in moments[key]}) >= 2:
-                self.groups.append(list(range(len(samples), len(samples) + len(moments[key]))))
+                groups.append(list(range(len(samples), len(samples) + len(moments[key]))))
                 samples += moments[key]
-        self.frames = Frames(datasets, samples)
-        if not self.groups:
+        if not groups:
             raise InputError(
                 f"same_motion: {', '.join(dataset.name for dataset in datasets)}",
                 f"no motion is shown by two people of the split {split!r}",
                 "set `shared_motions: true` there, and more identities",
             )
+        return cls(Frames(datasets, samples), groups, seed)
 
     def batch(self, step: int, moments: int, people: int) -> list[list[int]]:
         """Positions [moments][people]; depends on the seed and the step alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,24 +104,41 @@ class InverterTask(Task):
         self.seed = int(options["seed"])
         # Latent errors are measured in units of W's own spread.
         self.spread = sample_latents(generator, 256, self.seed)[:, 0].std(0).mean().item()
-        self.pool: GeneratedPool | None = None
-        if self.o["pool"]:
-            encoder = self.inverter.encoder
-            if not isinstance(encoder, SmallEncoder):
-                raise ValueError("option pool: only the preset 'small' has features that can be cached")
-            self.pool = GeneratedPool(
-                state.parent / "pool",
-                generator,
-                encoder.trunk,
+        if self.o["pool"] and not isinstance(self.inverter.encoder, SmallEncoder):
+            raise ValueError("option pool: only the preset 'small' has features that can be cached")
+        self._folder = state.parent / "pool"
+
+    @cached_property
+    def pool(self) -> GeneratedPool | None:
+        """The cached samples, made when a step first needs them: a finished training needs none."""
+        if not self.o["pool"]:
+            return None
+        assert isinstance(self.inverter.encoder, SmallEncoder)
+        # A step has the same random numbers whether its process made the pool or found it.
+        with torch.random.fork_rng():
+            return GeneratedPool(
+                self._folder,
+                self.generator,
+                self.inverter.encoder.trunk,
                 int(self.o["pool"]),
                 self.seed,
                 self.inverter.size,
                 self.inverter.decode_resolution,
                 self.processes,
             )
-            self.pool_latents = self.pool.all_latents()
-            with torch.no_grad():
-                self.average = encoder.trunk(self.inverter.average_image)
+
+    @cached_property
+    def pool_latents(self) -> Tensor:
+        """Of the pool, half precision [count,rows,512]."""
+        assert self.pool is not None
+        return self.pool.all_latents()
+
+    @cached_property
+    def average(self) -> Tensor:
+        """Features of the average face, from which the first refinement starts."""
+        assert isinstance(self.inverter.encoder, SmallEncoder)
+        with torch.no_grad():
+            return self.inverter.encoder.trunk(self.inverter.average_image)
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """Pool samples for every step; images (generated and real) for every ``image_every``-th."""

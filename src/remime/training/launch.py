@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remime.devices import lease
-from remime.errors import InputError, RemimeError
+from remime.errors import InputError, RemimeError, UnfinishedError
 from remime.runtime import share_threads
 from remime.training.processes import PeerLostError
 
@@ -57,6 +57,7 @@ def launch(processes: int, module: str, arguments: Sequence[str], logs: Path) ->
 
     Raises:
         InputError: there are fewer GPUs than that.
+        UnfinishedError: their time was over.
         ProcessesFailedError: one of them failed.
     """
     import torch
@@ -92,6 +93,8 @@ def launch(processes: int, module: str, arguments: Sequence[str], logs: Path) ->
         elastic_launch(config, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
         rank, failure = _root(error.failures)
+        if failure.exitcode == UnfinishedError.exit_code:
+            raise UnfinishedError(failure.message) from None
         raise ProcessesFailedError(_report(rank, processes, failure, logs), _code(failure)) from None
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None

@@ -13,7 +13,7 @@ import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from remime.errors import RemimeError
+from remime.errors import RemimeError, UnfinishedError
 from remime.progress import Progress
 from remime.shards import stable_hash
 from remime.training.processes import Processes
@@ -41,6 +41,8 @@ class LoopOptions:
         ema: decay of the moving average of the parameters; 0 switches it off.
         validate_every: steps between validations; the last step is always validated.
         checkpoint_every: steps between checkpoints.
+        patience: validations in a row that may be worse than the best one before training ends; 0 for all
+            ``steps``.
     """
 
     steps: int
@@ -49,6 +51,7 @@ class LoopOptions:
     ema: float = 0.0
     validate_every: int = 500
     checkpoint_every: int = 100
+    patience: int = 0
 
 
 class Task(ABC):
@@ -149,6 +152,7 @@ class Result:
         metrics: its figures.
         history: rows (step, split, name, value, seconds) since step 0.
         resumed_from: the step at which this process started.
+        hardware: steps that were trained on each.
 
     Of several processes, the main one has all of this.
     """
@@ -158,6 +162,28 @@ class Result:
     metrics: dict[str, float]
     history: list[dict[str, Any]]
     resumed_from: int
+    hardware: dict[str, int] = field(default_factory=dict)
+
+
+def late(deadline: float | None) -> bool:
+    """Whether a moment of ``time.monotonic`` has passed; None never does."""
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def stopped(history: Sequence[Mapping[str, Any]], best_step: int, patience: int) -> bool:
+    """Whether ``patience`` validations in a row were worse than the best one; never with a patience of 0."""
+    worse = {row["step"] for row in history if row["split"] == "val" and row["step"] > best_step}
+    return 0 < patience <= len(worse)
+
+
+def evaluate(task: Task, seed: int) -> dict[str, float]:
+    """The task's figures on its validation data, as the module is now; random numbers depend on the seed."""
+    torch.manual_seed(seed)
+    task.module.eval()
+    with torch.no_grad():
+        figures = task.validate()
+    task.module.train()
+    return figures
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
@@ -165,7 +191,14 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 
 
 def train(
-    task: Task, options: LoopOptions, state: Path, digest: str, label: str = "train", fabric: Any = None
+    task: Task,
+    options: LoopOptions,
+    state: Path,
+    digest: str,
+    label: str = "train",
+    fabric: Any = None,
+    deadline: float | None = None,
+    hardware: str = "",
 ) -> Result:
     """Train a task to ``options.steps``, resuming from ``state`` when it holds a run of the same ``digest``.
 
@@ -176,14 +209,18 @@ def train(
         digest: identifies data, task and options; a state with another one is from another run and not used.
         label: shown with the progress.
         fabric: a launched Lightning Fabric, for its precision; None for plain float32.
+        deadline: moment of ``time.monotonic`` after which no further step begins; one is taken in any case.
+        hardware: what it runs on, for the record of the run.
 
     Raises:
+        UnfinishedError: the deadline has passed; the state holds all steps so far.
         RemimeError: training diverged, or another process of it ended.
     """
     updater = Updater(task, options, fabric.backward if fabric is not None else torch.Tensor.backward)
     autocast = fabric.autocast if fabric is not None else contextlib.nullcontext
     saved = load_state(state, digest)
     best, history, elapsed, start = _Best(), [], 0.0, 0
+    trained: dict[str, int] = {}
     processes = task.processes
     processes.agree("the step to continue from", saved["step"] if saved is not None else 0)
     processes.begin(task.module)
@@ -198,6 +235,8 @@ def train(
                 value.copy_(saved["average"][name])
         best = _Best(saved["best"]["score"], saved["best"]["step"], saved["best"]["tensors"])
         updater.skipped, updater.consecutive = saved["skipped"], saved["consecutive"]
+        # States of version 0.1 do not tell.
+        trained = dict(saved.get("hardware") or {hardware: start})
     began = time.monotonic() - elapsed
 
     def record(step: int, split: str, figures: dict[str, Any]) -> None:
@@ -223,6 +262,7 @@ def train(
                 "history": history,
                 "skipped": updater.skipped,
                 "consecutive": updater.consecutive,
+                "hardware": trained,
             },
         )
 
@@ -233,22 +273,28 @@ def train(
         current = _copy(task.module)
         if average is not None:
             task.module.load_state_dict(average)
-        torch.manual_seed(options.seed)
-        task.module.eval()
-        with torch.no_grad():
-            figures = task.validate()
-        task.module.train()
+        figures = evaluate(task, options.seed)
         record(step, "val", figures)
         score = math.inf if math.isnan(figures["score"]) else figures["score"]
         if score <= best.score:
             best = _Best(score, step, _copy(task.module))
         task.module.load_state_dict(current)
 
+    def any_process(answer: bool) -> bool:
+        return processes.average({"answer": float(answer)})["answer"] > 0
+
+    def ended(step: int) -> bool:
+        # Only the main process knows the validations.
+        return step == options.steps or (
+            options.patience > 0 and any_process(stopped(history, best.step, options.patience))
+        )
+
     task.module.train()
     if start == 0 and not history:
         validate(0)
-    with Progress(options.steps, label, "steps", done=start) as progress:
-        for step in range(start, options.steps):
+    end = start if ended(start) else options.steps
+    with Progress(end, label, "steps", done=start) as progress:
+        for step in range(start, end):
             torch.manual_seed(stable_hash(f"{options.seed}:{step}") % 2**63)
             batch = task.batch(step)
             with autocast():
@@ -263,10 +309,23 @@ def train(
                         else:
                             average[name].copy_(value)
             done = step + 1
-            if done % options.validate_every == 0 or done == options.steps:
+            trained[hardware] = trained.get(hardware, 0) + 1
+            over = done == options.steps
+            if done % options.validate_every == 0 or over:
                 validate(done)
-            if done % options.checkpoint_every == 0 or done == options.steps:
+                over = ended(done)
+            out_of_time = not over and deadline is not None and any_process(late(deadline))
+            if done % options.checkpoint_every == 0 or over or out_of_time:
                 checkpoint(done)
             progress.update(note=f"loss {float(figures['loss']):.4f}")
+            if out_of_time:
+                # Where one process ends the launcher ends all, which must not cut off the checkpoint.
+                processes.wait()
+                raise UnfinishedError(
+                    f"{label}: the time is over at step {done} of {options.steps}\n"
+                    "  the state is kept; the same call goes on from there"
+                )
+            if over:
+                break
     metrics = {r["name"]: r["value"] for r in history if r["split"] == "val" and r["step"] == best.step}
-    return Result(best.tensors, best.step, metrics, history, start)
+    return Result(best.tensors, best.step, metrics, history, start, trained)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from remime.files import atomic
 
 _NAME = "checkpoint.pt"
+_MOMENTS = ("mean", "square", "exp_avg", "exp_avg_sq")  # of Ranger and of Adam
 
 
 def digest_of(*parts: Any) -> str:
@@ -43,3 +45,23 @@ def load_state(directory: Path, digest: str) -> dict[str, Any] | None:
         print(f"{path}: belongs to other options or data; training starts again", file=sys.stderr)
         return None
     return state
+
+
+def rounded_moments(optimizers: Mapping[str, Any]) -> dict[str, Any]:
+    """States of optimisers with their moments in bfloat16."""
+    return _moments(optimizers, torch.bfloat16)
+
+
+def full_moments(optimizers: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``rounded_moments`` made, in float32 again; other states as they are."""
+    return _moments(optimizers, torch.float32)
+
+
+def _moments(optimizers: Mapping[str, Any], kind: torch.dtype) -> dict[str, Any]:
+    def of_parameter(state: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v.to(kind) if k in _MOMENTS else v for k, v in state.items()}
+
+    return {
+        name: {**saved, "state": {i: of_parameter(state) for i, state in saved["state"].items()}}
+        for name, saved in optimizers.items()
+    }

@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--harm", nargs=3, default=("nothing", "0", "-1"), metavar=("HOW", "RANK", "STEP"))
+    parser.add_argument("--late", action="store_true", help="the time is over from the beginning")
     a = parser.parse_args()
     if a.processes > 1 and not launched():
         launch(a.processes, "tests.unit.training.team", sys.argv[1:], a.folder / "logs")
@@ -115,7 +116,7 @@ def work(a: argparse.Namespace) -> None:
     torch.save({"threads": torch.get_num_threads()}, a.folder / f"threads-{processes.rank}.pt")
     harm, rank, step = a.harm
     task = Harmed(processes, a.rows, a.folder, harm, int(rank), int(step))
-    result = train(task, OPTIONS, a.folder / "state", "team")
+    result = train(task, OPTIONS, a.folder / "state", "team", deadline=0.0 if a.late else None)
     processes.end()
     torch.save(
         {

@@ -233,7 +233,7 @@ MOTIONS = {"ann-1": 5, "ann-2": 6, "bob-1": 5, "cid-1": 5, "dee-1": 6}
 
 def test_frames_of_the_same_motion(tmp_path):
     """Only people of the split, and only motions that two of them show."""
-    same = SameMotion([heads_like(tmp_path / "heads", MOTIONS)], "train", 0)
+    same = SameMotion.read([heads_like(tmp_path / "heads", MOTIONS)], "train", 0)
     samples = [[same.frames.samples[i] for i in group] for group in same.groups]
     # Both have more than four frames, of which the first is not kept.
     assert len(samples) == 4
@@ -255,9 +255,9 @@ def test_frames_of_the_same_motion(tmp_path):
 def test_motions_that_nobody_shares(tmp_path):
     alone = {clip: number for number, clip in enumerate(MOTIONS)}
     with pytest.raises(InputError, match="no motion is shown by two people of the split 'train'"):
-        SameMotion([heads_like(tmp_path / "heads", alone)], "train", 0)
+        SameMotion.read([heads_like(tmp_path / "heads", alone)], "train", 0)
 
 
 def test_motions_of_other_datasets(dataset):
     with pytest.raises(InputError, match=r"same_motion: faces: is no dataset of rendered heads"):
-        SameMotion([dataset], "train", 0)
+        SameMotion.read([dataset], "train", 0)

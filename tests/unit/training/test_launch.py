@@ -210,3 +210,13 @@ def test_tasks_have_the_losses_of_one_process(tmp_path, weights):
     (log,) = (tmp_path / "logs").glob("*/attempt_0/1/stderr.log")
     assert "generator samples" in done.stderr
     assert "generator samples" not in log.read_text(), "the pool is made once"
+
+
+def test_processes_whose_time_is_over_end_at_the_same_step_and_go_on(tmp_path):
+    code, said = run(tmp_path, "--processes", 2, "--late")
+    assert code == 75, said
+    assert f"the time is over at step 1 of {OPTIONS.steps}" in said
+    assert "error" not in said
+    assert saved(tmp_path / "state" / "checkpoint.pt")["step"] == 1
+    assert run(tmp_path, "--processes", 2)[0] == 0
+    assert saved(tmp_path / "result-0.pt")["resumed_from"] == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from remime.errors import RemimeError
+from remime.errors import RemimeError, UnfinishedError
 from remime.training import loop, state
 from remime.training.loop import LoopOptions, Task, train
 from tests.unit.training.toy import OPTIONS, Toy
@@ -72,6 +74,82 @@ def test_killed_run_continues_to_the_last_bit(tmp_path, whole):
     resumed = train(Toy(), OPTIONS, tmp_path, "toy")
     assert resumed.resumed_from == 15
     assert_same(resumed, whole)
+
+
+def slices(folder, whole, deadline, **options):
+    """Train in slices that end at a deadline; the steps at which they ended."""
+    ends = []
+    while True:
+        try:
+            result = train(Toy(), replace(OPTIONS, **options), folder, "toy", deadline=deadline())
+        except UnfinishedError:
+            ends.append(torch.load(folder / "checkpoint.pt", weights_only=True)["step"])
+        else:
+            assert_same(result, whole)
+            return ends
+
+
+def test_slices_end_with_the_same_bits(tmp_path, whole):
+    # A deadline that has passed still lets one step happen, so that no slice is in vain.
+    assert slices(tmp_path, whole, lambda: 0.0) == list(range(1, OPTIONS.steps))
+
+
+def test_a_slice_ends_at_its_deadline_only(tmp_path, whole, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
+    ends = slices(tmp_path, whole, lambda: next(clock) + 25)
+    assert 2 < len(ends) < OPTIONS.steps / 2
+    assert slices(tmp_path / "other", whole, lambda: 10**9) == []
+
+
+def test_a_slice_that_is_killed_goes_on_from_the_one_before(tmp_path, whole):
+    for deadline in (0.0, 0.0):
+        with pytest.raises(UnfinishedError):
+            train(Toy(), replace(OPTIONS, checkpoint_every=100), tmp_path, "toy", deadline=deadline)
+    command = [sys.executable, "-m", "tests.unit.training.toy", tmp_path, "4"]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = train(Toy(), OPTIONS, tmp_path, "toy")
+    assert resumed.resumed_from == 2
+    assert_same(resumed, whole)
+
+
+def test_the_seconds_of_all_slices_count_and_those_between_do_not(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+    class Slow(Scalar):
+        def batch(self, step):
+            now[0] += 10
+            return 1.0
+
+    for where in ("gpu", "cpu", "gpu"):
+        options = LoopOptions(steps=3, clip=0.0)
+        with contextlib.suppress(UnfinishedError):
+            result = train(Slow(), options, tmp_path, "slow", deadline=0.0, hardware=where)
+        now[0] += 1000
+    assert result.history[-1]["seconds"] == 30
+    assert result.hardware == {"gpu": 2, "cpu": 1}
+
+
+def test_a_state_that_does_not_tell_its_hardware_is_of_this_one(tmp_path):
+    with pytest.raises(UnfinishedError):
+        train(Toy(), OPTIONS, tmp_path, "toy", deadline=0.0)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del saved["hardware"]
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    assert train(Toy(), OPTIONS, tmp_path, "toy", hardware="cpu").hardware == {"cpu": OPTIONS.steps}
+
+
+def test_training_ends_when_it_no_longer_gains(tmp_path):
+    scores = [5.0, 3.0, 4.0, 3.0, 3.5, 3.2, 1.0]
+    result = run(Scalar(scores=scores), tmp_path, steps=6, patience=2)
+    assert result.step == 3  # the last of equal ones
+    assert result.history[-1]["step"] == 5
+    assert sum(result.hardware.values()) == 5
+    again = run(Scalar(scores=[0.0]), tmp_path, steps=6, patience=2)
+    assert (again.step, again.resumed_from) == (3, 5)
+    assert run(Scalar(scores=scores), tmp_path / "other", steps=6).history[-1]["step"] == 6
 
 
 def test_toy_would_notice_other_random_numbers(tmp_path, whole):

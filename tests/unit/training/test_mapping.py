@@ -288,7 +288,7 @@ SAME = {"latent_batch": 8, "image_every": 0, "losses": {"latent": 1.0, "same_mot
 @pytest.fixture
 def same(tmp_path):
     paths = {clip: json.dumps({"motion": 1, "scene": 2, "fps": 25}) for clip in tiny.CLIPS}
-    return SameMotion([tiny.make_dataset(tmp_path / "heads", paths=paths)], "train", 0)
+    return SameMotion.read([tiny.make_dataset(tmp_path / "heads", paths=paths)], "train", 0)
 
 
 def test_same_motion_by_hand(dataset, same):

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remime.training.state import digest_of, load_state, save_state
+from remime.training.optimizers import Ranger
+from remime.training.state import digest_of, full_moments, load_state, rounded_moments, save_state
 
 STATE = {
     "step": 7,
@@ -85,3 +86,24 @@ def test_digest_depends_on_values_only():
     assert (
         len({digest_of({"a": 1}), digest_of({"a": 2}), digest_of({"a": 1}, ""), digest_of([{"a": 1}])}) == 4
     )
+
+
+@pytest.mark.parametrize(("kind", "moments"), [(Ranger, 2), (torch.optim.Adam, 2), (torch.optim.SGD, 0)])
+def test_rounded_moments(kind, moments):
+    parameter = torch.nn.Parameter(torch.linspace(-1, 1, 100))
+    optimizer = kind([parameter], lr=0.1)
+    parameter.square().sum().backward()
+    optimizer.step()
+    saved = {"main": optimizer.state_dict()}
+    rounded = rounded_moments(saved)
+    kinds = [
+        v.dtype for s in rounded["main"]["state"].values() for v in s.values() if isinstance(v, torch.Tensor)
+    ]
+    assert kinds.count(torch.bfloat16) == moments
+    back = full_moments(rounded)["main"]
+    assert back["param_groups"] == saved["main"]["param_groups"]
+    for i, state in saved["main"]["state"].items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                assert back["state"][i][name].dtype == value.dtype
+                assert torch.allclose(back["state"][i][name], value, rtol=2**-8)

@@ -1,0 +1,125 @@
+"""A kit brings a job with all that it reads to another folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from remime.errors import InputError
+from remime.models import load_model
+from remime.training.job import read_job
+from remime.training.kit import pack_kit, read_kit
+from remime.training.parts import read_parts, write_parts
+from tests import tiny
+
+OPTIONS = {"kind": "inverter", "method": "restyle-psp", "generator": "tiny", "steps": 1}
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return tiny.make_dataset(tmp_path / "results" / "faces")
+
+
+@pytest.fixture
+def network(tmp_path):
+    path = tmp_path / "here" / "net.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(bytes(range(256)))
+    path.with_suffix(".json").write_text("{}")
+    return path
+
+
+def test_an_inverters_job(tmp_path, dataset, network):
+    start = load_model(tiny.save_inverter(tmp_path / "start.safetensors"))
+    job = read_job("psp", OPTIONS, [dataset], start)
+    made = pack_kit(job, [network], tmp_path / "kit")
+    assert made.about == {"kind": "job", "name": "psp", "digest": job.digest, "train": 3}
+    there = read_kit(tmp_path / "kit", "psp", tmp_path / "other")
+    for key in ("name", "options", "digest", "datasets"):
+        assert getattr(there, key) == getattr(job, key)
+    for file in (network, network.with_suffix(".json")):
+        assert (tmp_path / "other" / file.name).read_bytes() == file.read_bytes()
+    for ours, theirs in ((job.train, there.train), (job.validation, there.validation)):
+        assert ours is not None
+        assert theirs is not None
+        assert len(ours) == len(theirs) > 1
+        rows = [len(ours) - 1, 0]
+        assert torch.equal(ours.images(rows), theirs.images(rows))
+    assert there.start is not None
+    assert there.start.meta == start.meta
+    assert all(torch.equal(v, there.start.tensors[k]) for k, v in start.tensors.items())
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_a_methods_job(tmp_path, dataset, network, truth):
+    for shard in dataset.shard_names:
+        tiny.add_truth(dataset, shard)
+    inverter = tiny.save_inverter(tmp_path / "inverter.safetensors")
+    options = {**OPTIONS, "kind": "method", "method": "mapping", "inverter": "psp", "latent_batch": 4}
+    job = read_job("m", {**options, "truth": truth}, [dataset], None, inverter)
+    pack_kit(job, [], tmp_path / "kit")
+    there = read_kit(tmp_path / "kit", "m", tmp_path)
+    assert there.train is not None
+    assert job.train is not None
+    assert there.train.samples == job.train.samples
+    rows = list(range(len(job.train)))
+    assert torch.equal(there.train.latents(rows), job.train.latents(rows))
+    known = list(there.train.true_latents())
+    assert bool(known) == truth
+    for (where, latents), (expected, true) in zip(known, job.train.true_latents(), strict=False):
+        assert where == expected
+        assert torch.equal(latents, true)
+    assert there.start is None
+
+
+def test_people_who_share_motions_travel_too(tmp_path, dataset):
+    paths = {clip: json.dumps({"motion": 1, "scene": 2}) for clip in tiny.CLIPS}
+    heads = tiny.make_dataset(tmp_path / "heads", paths=paths)
+    inverter = tiny.save_inverter(tmp_path / "inverter.safetensors")
+    options = {**OPTIONS, "kind": "method", "method": "mapping", "inverter": "psp"}
+    plain = read_job("m", options, [dataset], None, inverter)
+    job = read_job("m", options, [dataset], None, inverter, [heads])
+    assert job.digest != plain.digest
+    pack_kit(job, [], tmp_path / "kit")
+    there = read_kit(tmp_path / "kit", "m", tmp_path).same_motion
+    ours = job.same_motion
+    assert there is not None
+    assert ours is not None
+    assert there.batch(3, 4, 2) == ours.batch(3, 4, 2)
+    assert torch.equal(there.frames.images([0, 2]), ours.frames.images([0, 2]))
+
+
+def test_without_data(tmp_path, network):
+    job = read_job("psp", OPTIONS)
+    pack_kit(job, [], tmp_path / "kit")
+    there = read_kit(tmp_path / "kit", "psp", tmp_path)
+    assert there == job
+
+
+def test_another_network_is_not_overwritten(tmp_path, network):
+    pack_kit(read_job("psp", OPTIONS), [network], tmp_path / "kit")
+    read_kit(tmp_path / "kit", "psp", network.parent)  # the same one is fine
+    network.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"net\.safetensors: differs from what"):
+        read_kit(tmp_path / "kit", "psp", network.parent)
+    assert network.read_bytes() == b"mine"
+
+
+def test_networks_go_where_they_are_looked_for(tmp_path, network, monkeypatch):
+    pack_kit(read_job("psp", OPTIONS), [network], tmp_path / "kit")
+    monkeypatch.setenv("REMIME_WEIGHTS", str(tmp_path / "named"))
+    read_kit(tmp_path / "kit", "psp")
+    assert (tmp_path / "named" / network.name).is_file()
+
+
+@pytest.mark.parametrize("file", ["../x.json", "/tmp/x.json", "x.py", ".."])
+def test_a_kit_writes_networks_only(tmp_path, network, file):
+    pack_kit(read_job("psp", OPTIONS), [network], tmp_path / "kit")
+    tree = read_parts(tmp_path / "kit", "psp-job")
+    tree["networks"] = {file: tree["networks"][network.name]}
+    write_parts(tmp_path / "kit", "psp-job", tree, {})
+    with pytest.raises(InputError, match="only networks belong into it"):
+        read_kit(tmp_path / "kit", "psp", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
