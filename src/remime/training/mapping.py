@@ -252,12 +252,12 @@ class MappingTask(Task):
         return ((self.method(source, codes, own) - wanted) / self.spread).square().mean()
 
     def _same_motion_loss(self, where: list[list[int]]) -> Tensor:
-        """Variance over people [moments][people], in units of the latents' spread."""
+        """Variance over people, of this process's rows [moments][people], in units of the latents' spread."""
         assert self.same_motion is not None
         rows = [row for moment in where for row in moment]
         codes = self._codes_of(self.same_motion.frames, self.same_measured, rows)
         added = self.method.map.motion(codes) / self.spread  # type: ignore[operator]
-        return added.view(len(where), -1, *added.shape[1:]).var(1).mean()
+        return self.processes.mean(added.view(len(where), PEOPLE, *added.shape[1:]).var(1), MOMENTS)
 
     def _codes(self, rows: list[int]) -> Tensor:
         """Motion codes of training frames, from the cached measurements where there are any."""
