@@ -29,7 +29,7 @@ def test_memory_and_gpus(cluster: Cluster, project: ScriptedProject) -> None:
 
 def test_interrupt(cluster: Cluster, project: ScriptedProject) -> None:
     """Ctrl-C takes everything out of the queue; the jobs end, and a new start goes on."""
-    project.before("align", "touch started; sleep 600; touch survived")
+    project.before("align", "touch started; sleep 600 && touch survived")
     workflow = submit(cluster, project.folder)
     until((project.folder / "started").exists)
     assert cluster.queue()

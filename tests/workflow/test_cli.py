@@ -141,10 +141,9 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     from remime.generators import load_generator
     from remime.methods import load_method
     from remime.models import shipped
-    from remime.optimisation import LatentOptimiser
+    from remime.optimisation import load_optimiser
     from remime.reenactment import Reenactor, invert, random_face
     from remime.training.data import to_tensor
-    from remime.training.losses import ImageLosses
 
     driving = inputs / "drivin g é.mp4"
     arguments = ["--driving", str(driving), "--target", "random:7", "--output", str(tmp_path / "o.mp4")]
@@ -155,7 +154,7 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     method = load_method({"method": "mapping"}, files[1], generator)
     face = random_face(generator, 7, 256)
     reenactor = Reenactor(generator, method, 256)
-    fitted = LatentOptimiser(generator, ImageLosses(), 3)(to_tensor(face), invert(inverter, face[None])[0])
+    fitted = load_optimiser(generator, 3)(to_tensor(face), invert(inverter, face[None])[0])
     identity = reenactor.identify(fitted)
     images = [moment.image for moment in Faces(driving) if moment.image is not None]
     expected = list(reenactor.frames(identity, images))

@@ -23,7 +23,7 @@ class Called(Exception):
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[str]]]:
-    """The arguments of all jobs of the default configuration, by stage."""
+    """The arguments of all jobs of the default configuration and more, by stage."""
     folder = tmp_path_factory.mktemp("project")
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     (folder / "own clips").mkdir()
@@ -32,6 +32,10 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[st
     (folder / "celebvhq_info.json").write_text("{}")
     config["datasets"]["real"] = {"source": "celebv_hq", "mode": "download", "metadata": "celebvhq_info.json"}
     config["protocols"]["cross"]["datasets"] += ["own", "real"]
+    config["datasets"]["people"] = {"source": "heads", "shards": 1, "shared_motions": True}
+    config["protocols"]["truth"] = {"kind": "truth", "datasets": ["people"], "inverter": "psp"}
+    config["models"]["mapping"]["train"]["same_motion"] = ["people"]
+    config["models"]["mapping"]["train"]["losses"]["same_motion"] = 1.0
     (folder / "their's $videos").mkdir()
     config["external"] = {"theirs": {"path": "their's $videos", "title": 'it\'s "theirs"'}}
     text = Project(folder, config).snakemake("--dry-run", "--printshellcmds")
