@@ -148,11 +148,9 @@ def _one_by_one(engine: Engine, frames: Tensor) -> None:
     from remime.encoders.restyle import ReStyle, fit
 
     inverter = engine.inverter
+    assert isinstance(inverter, ReStyle)  # the shipped one is
     with torch.no_grad():
         for frame in fit(frames, inverter.size).split(1):
-            if not isinstance(inverter, ReStyle):
-                inverter.generator.synthesize(inverter.invert(frame))
-                continue
             w_plus, estimate = inverter.start(1)
             for _ in range(inverter.steps):
                 w_plus = w_plus + inverter.encoder(torch.cat([frame, estimate], 1))
