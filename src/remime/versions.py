@@ -16,7 +16,7 @@ STAGES: dict[str, int] = {
     "select": 1,
     "invert": 1,
     "index": 1,
-    "train": 3,
+    "train": 4,
     "plan": 1,
     "reenact": 5,
     "external": 1,

@@ -308,10 +308,9 @@ class Pairs:
         self.frames, self.seed = frames, seed
         self._clips: dict[str, dict[str, list[int]]] = {}
         for index, sample in enumerate(frames.samples):
-            identity = f"{sample.dataset}/{sample.identity}"
-            self._clips.setdefault(identity, {}).setdefault(f"{sample.dataset}/{sample.clip}", []).append(
-                index
-            )
+            self._clips.setdefault(_person(sample), {}).setdefault(
+                f"{sample.dataset}/{sample.clip}", []
+            ).append(index)
         for identity, clips in list(self._clips.items()):
             self._clips[identity] = {c: rows for c, rows in clips.items() if len(rows) >= 2}
             if not self._clips[identity]:
@@ -337,3 +336,61 @@ class Pairs:
                 out[f"s_{name}"].append(rows[s])
                 out[f"t_{name}"].append(rows[t])
         return out
+
+
+class Crossings:
+    """Clips of some people, each with a frame of somebody else that it is to drive.
+
+    Args:
+        targets: frames with latents, whose clips drive, too.
+        further: frames of clips that only drive, or None.
+        seed: of the choice.
+        longest: frames that are taken of a clip, evenly spaced.
+
+    Raises:
+        InputError: fewer than two identities, or no clip with three frames.
+    """
+
+    def __init__(self, targets: Frames, further: Frames | None, seed: int, longest: int = 10) -> None:
+        self.targets, self.seed = targets, seed
+        self._people: dict[str, list[int]] = {}
+        for row, sample in enumerate(targets.samples):
+            self._people.setdefault(_person(sample), []).append(row)
+        self._clips: list[tuple[str, Frames, list[int]]] = []
+        for frames in (targets, further):
+            clips: dict[tuple[str, str], list[int]] = {}
+            for row, sample in enumerate(frames.samples if frames is not None else []):
+                clips.setdefault((_person(sample), sample.clip), []).append(row)
+            for (person, _), rows in sorted(clips.items()):
+                if len(rows) >= 3 and self._people.keys() - {person}:
+                    chosen = np.linspace(0, len(rows) - 1, min(longest, len(rows))).round().astype(int)
+                    assert frames is not None
+                    self._clips.append((person, frames, [rows[i] for i in chosen]))
+        if not self._clips:
+            raise InputError(
+                "validation data",
+                f"{len(self._people)} identities with latents, and no clip of three frames of another one",
+                "add clips to the split `val`",
+            )
+
+    def __len__(self) -> int:
+        """Clips that drive."""
+        return len(self._clips)
+
+    def batch(self, index: int) -> tuple[Frames, list[int], int]:
+        """A driving clip, as frames and positions, and the position of its target among ``targets``.
+
+        Every clip drives once before any drives again, and then somebody else.
+        """
+        turn, place = divmod(index, len(self._clips))
+        person, frames, rows = self._clips[
+            np.random.default_rng(self.seed).permutation(len(self._clips))[place]
+        ]
+        source = np.random.default_rng((self.seed, place))
+        others = source.permutation(sorted(self._people.keys() - {person}))
+        target = self._people[others[turn % len(others)]]
+        return frames, rows, target[np.random.default_rng((self.seed, place, turn)).integers(len(target))]
+
+
+def _person(sample: Sample) -> str:
+    return f"{sample.dataset}/{sample.identity}"

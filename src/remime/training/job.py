@@ -66,6 +66,7 @@ class Job:
         validation: frames of other identities, or None.
         start: the model that it starts from, or None.
         same_motion: people who share motions, or None.
+        driving: frames of others of these, to drive the validation's people with, or None.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Job:
     validation: Frames | None
     start: Model | None
     same_motion: SameMotion | None = None
+    driving: Frames | None = None
 
 
 def read_job(
@@ -116,7 +118,8 @@ def read_job(
         frames = [indexed_frames(datasets, o["inverter"], split, sampled=True) for split in splits]
     names = [*(d.name for d in datasets), *(f"{d.name} (same motion)" for d in same_motion)]
     shared = SameMotion.read(same_motion, "train", o["seed"]) if same_motion else None
-    return Job(name, o, digest, names, frames[0], frames[1], start, shared)
+    driving = selected_frames(same_motion, "val") if same_motion else None
+    return Job(name, o, digest, names, frames[0], frames[1], start, shared, driving)
 
 
 def _tables(dataset: Dataset, o: Mapping[str, Any]) -> list[str]:
@@ -212,7 +215,9 @@ def _task(options: dict[str, Any], job: Job, state: Path, device: torch.device, 
         from remime.training.mapping import MappingTask
 
         assert job.train is not None
-        return MappingTask(options, generator, job.train, job.validation, device, processes, job.same_motion)
+        return MappingTask(
+            options, generator, job.train, job.validation, device, processes, job.same_motion, job.driving
+        )
     raise InputError(
         "train", f"cannot train {options.get('method')!r}", "method: restyle-psp, restyle-e4e, mapping"
     )

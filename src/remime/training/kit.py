@@ -70,6 +70,7 @@ def pack_kit(job: Job, networks: Iterable[Path], folder: Path, limit: int = LIMI
         "datasets": job.datasets,
         "train": _carry(job.train, job.options),
         "validation": _carry(job.validation, job.options),
+        "driving": _carry_images(job.driving) if job.driving else None,
         "same_motion": None if job.same_motion is None else _carry_motions(job.same_motion),
         "start": None if start is None else {"tensors": start.tensors, "meta": start.meta},
         "networks": {
@@ -100,13 +101,13 @@ def read_kit(folder: Path, name: str, weights: Path | None = None) -> Job:
                 folder, f"would write {file!r}", "only networks belong into it; prepare it again"
             )
         _put((weights or weights_dir()) / file, content)
-    frames = [None if tree[k] is None else _carried(tree[k]) for k in ("train", "validation")]
+    parts = ("train", "validation", "driving")
+    train, validation, driving = (tree[k] and _carried(tree[k]) for k in parts)
     start = tree["start"] and Model(tree["start"]["tensors"], tree["start"]["meta"])
     same = tree["same_motion"]
     shared = same and SameMotion(_carried(same["frames"]), same["groups"], same["seed"])
-    return Job(
-        tree["name"], tree["options"], tree["digest"], tree["datasets"], frames[0], frames[1], start, shared
-    )
+    data = tree["datasets"], train, validation, start, shared, driving
+    return Job(tree["name"], tree["options"], tree["digest"], *data)
 
 
 def _put(path: Path, content: Tensor) -> None:
@@ -135,13 +136,14 @@ def _carry(frames: Frames | None, options: dict[str, Any]) -> dict[str, Any] | N
 
 
 def _carry_motions(motions: SameMotion) -> dict[str, Any]:
-    frames = _carry_images(motions.frames) | {"latents": None, "truth": []}
-    return {"frames": frames, "groups": motions.groups, "seed": motions.seed}
+    return {"frames": _carry_images(motions.frames), "groups": motions.groups, "seed": motions.seed}
 
 
 def _carry_images(frames: Frames) -> dict[str, Any]:
     jpegs = [frames.jpeg(i) for i in range(len(frames))]
     return {
+        "latents": None,
+        "truth": [],
         "samples": [asdict(sample) for sample in frames.samples],
         "jpegs": _bytes(b"".join(jpegs)),
         "ends": torch.tensor([len(jpeg) for jpeg in jpegs]).cumsum(0),

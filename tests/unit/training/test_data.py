@@ -15,6 +15,7 @@ from remime.archive import decode_jpeg, encode_jpeg
 from remime.errors import InputError
 from remime.training import data
 from remime.training.data import (
+    Crossings,
     Frames,
     Pairs,
     SameMotion,
@@ -217,6 +218,38 @@ def test_people_of_the_same_name_in_two_datasets_are_two():
         {samples[a].dataset, samples[b].dataset} == {"x", "y"}
         for a, b in zip(batch["s_a"], batch["s_b"], strict=True)
     )
+
+
+def test_every_clip_drives_before_any_drives_again():
+    frames = people(("a", "a0", 30), ("b", "b0", 3), ("c", "c0", 1), ("c", "c1", 5))
+    crossings = Crossings(frames, None, 0)
+    assert len(crossings) == 3
+    chosen = [crossings.batch(i) for i in range(6)]
+    assert chosen == [Crossings(frames, None, 0).batch(i) for i in range(6)]
+    drive = [{frames.samples[i].clip for i in rows} for _, rows, _ in chosen]
+    assert sorted(map(sorted, drive[:3])) == [["a0"], ["b0"], ["c1"]]
+    assert drive[3:] == drive[:3]
+    targets = [frames.samples[target].identity for _, _, target in chosen]
+    for clips, target in zip(drive, targets, strict=True):
+        assert not any(clip.startswith(target) for clip in clips)
+    assert all(a != b for a, b in zip(targets[:3], targets[3:], strict=True))
+    (longest,) = (rows for _, rows, _ in chosen[:3] if frames.samples[rows[0]].clip == "a0")
+    assert len(longest) == 10
+    assert (longest[0], longest[-1]) == (0, 29)
+
+
+def test_further_clips_drive_and_are_no_targets():
+    frames, further = people(("a", "a0", 2)), people(("h", "h0", 4), ("i", "i0", 2))
+    driving, rows, target = Crossings(frames, further, 0).batch(5)
+    assert driving is further
+    assert rows == [0, 1, 2, 3]
+    assert frames.samples[target].identity == "a"
+
+
+@pytest.mark.parametrize("clips", [[("a", "a0", 9)], [("a", "a0", 2), ("b", "b0", 2)]])
+def test_crossings_need_a_clip_and_somebody_else(clips):
+    with pytest.raises(InputError, match=f"{len(clips)} identities with latents, and no clip"):
+        Crossings(people(*clips), None, 0)
 
 
 def shown(motion, fps=25.0):

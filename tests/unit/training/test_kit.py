@@ -35,7 +35,7 @@ def test_an_inverters_job(tmp_path, dataset, network):
     start = load_model(tiny.save_inverter(tmp_path / "start.safetensors"))
     job = read_job("psp", OPTIONS, [dataset], start)
     made = pack_kit(job, [network], tmp_path / "kit")
-    assert made.about == {"kind": "job", "name": "psp", "digest": job.digest, "train": 3}
+    assert made.about == {"kind": "job", "name": "psp", "digest": job.digest, "train": 4}
     there = read_kit(tmp_path / "kit", "psp", tmp_path / "other")
     for key in ("name", "options", "digest", "datasets"):
         assert getattr(there, key) == getattr(job, key)

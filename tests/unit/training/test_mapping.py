@@ -10,7 +10,7 @@ import torch
 
 from remime.methods.mapping import Mapping
 from remime.training import mapping
-from remime.training.data import Frames, SameMotion, indexed_frames
+from remime.training.data import Frames, SameMotion, indexed_frames, selected_frames
 from remime.training.loop import LoopOptions, Updater, train
 from remime.training.losses import cosface, face_crop
 from remime.training.mapping import MappingTask
@@ -266,6 +266,24 @@ def test_validation_rewards_expression_and_identity(made):
     copied = task.validate()
     assert copied["expression"] > 0.999
     assert copied["identity"] < 0.999
+
+
+def test_resting_faces_of_driving_people_earn_nothing(made):
+    """Expression is a matter of courses: an output that is the driving person, at rest, scores 0."""
+    task = made()
+    task.method.motion_encoder.forward = lambda frames: frames
+    task.method.forward = lambda latents, codes, own: codes.mean(0, keepdim=True).expand_as(codes)
+    task.decode = lambda x: x if x.ndim == 4 else mapping.fit(task.generator.synthesize(x), 32)
+    assert task.validate()["expression"] == 0
+
+
+def test_others_who_share_motions_drive_the_validation(made, dataset):
+    alone = made().validate()
+    sets = [indexed_frames([dataset], "psp", split) for split in ("train", "val")]
+    driving = selected_frames([dataset], "train")
+    task = MappingTask(OPTIONS, tiny.generator(), *sets, CPU, driving=driving)
+    assert len(task.validation) > len(made().validation)
+    assert task.validate() != alone
 
 
 @pytest.mark.parametrize("validation", [None, "nobody", "one"])
