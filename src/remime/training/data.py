@@ -159,8 +159,13 @@ def _stored_truth(tar: Path, clips: Collection[str]) -> Iterator[tuple[str, dict
         raise InputError(tar, f"cannot be read ({error})", "delete it, and it is collected again") from None
 
 
-def selected_frames(datasets: Sequence[Dataset], split: str) -> Frames:
-    """P1's training frames (``select``'s sampling) of one split, without latents.
+def selected_frames(datasets: Sequence[Dataset], split: str, sampled: bool = True) -> Frames:
+    """Selected frames of one split, without latents.
+
+    Args:
+        datasets: to read.
+        split: train, val or test.
+        sampled: only P1's sampling (every 0.5 s); otherwise every frame that was kept.
 
     Raises:
         InputError: a table is missing or damaged.
@@ -173,7 +178,7 @@ def selected_frames(datasets: Sequence[Dataset], split: str) -> Frames:
         clips = {r["clip"]: r for r in manifest if r["split"] == split}
         for shard in dataset.shard_names:
             for r in read_table(dataset.selected(shard), "selected").to_pylist():
-                if r["keep"] and r["sampled"] and r["clip"] in clips:
+                if r["keep"] and (r["sampled"] or not sampled) and r["clip"] in clips:
                     identity = clips[r["clip"]]["identity"]
                     samples.append(Sample(dataset.name, shard, r["row"], -1, r["clip"], identity, split))
     return Frames(datasets, samples)

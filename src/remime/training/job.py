@@ -118,7 +118,7 @@ def read_job(
         frames = [indexed_frames(datasets, o["inverter"], split, sampled=True) for split in splits]
     names = [*(d.name for d in datasets), *(f"{d.name} (same motion)" for d in same_motion)]
     shared = SameMotion.read(same_motion, "train", o["seed"]) if same_motion else None
-    driving = selected_frames(same_motion, "val") if same_motion else None
+    driving = selected_frames(same_motion, "val", sampled=False) if same_motion else None
     return Job(name, o, digest, names, frames[0], frames[1], start, shared, driving)
 
 
