@@ -202,12 +202,12 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _same_motion(where: str, train: Mapping[str, Any], datasets: Mapping[str, Any]) -> Iterator[str]:
-    """A loss of the same motion without data for it, or the other way round."""
+    """A loss of the same motion without data for it, or with unfit data."""
     wanted, given = train["losses"].get("same_motion", 0), train.get("same_motion", [])
-    if train["steps"] and bool(wanted) != bool(given):
+    if train["steps"] and wanted and not given:
         yield (
-            f"{where}: losses.same_motion is {wanted}, but same_motion names {len(given)} datasets; set both "
-            "or neither"
+            f"{where}: losses.same_motion is {wanted}, but same_motion names no dataset; name one, or leave the "
+            "loss at 0"
         )
     for dataset in given:
         if dataset in datasets and not datasets[dataset].get("shared_motions"):

@@ -177,7 +177,7 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
         ),
         (
             {"models": {"mapping": {"train": {"losses": {"same_motion": 1.0}}}}},
-            "losses.same_motion is 1.0, but same_motion names 0 datasets",
+            "losses.same_motion is 1.0, but same_motion names no dataset",
         ),
         (
             {"models": {"mapping": {"train": {"same_motion": ["puppets"], "losses": {"same_motion": 1.0}}}}},
