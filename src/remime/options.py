@@ -206,8 +206,8 @@ def _same_motion(where: str, train: Mapping[str, Any], datasets: Mapping[str, An
     wanted, given = train["losses"].get("same_motion", 0), train.get("same_motion", [])
     if train["steps"] and wanted and not given:
         yield (
-            f"{where}: losses.same_motion is {wanted}, but same_motion names no dataset; name one, or leave the "
-            "loss at 0"
+            f"{where}: losses.same_motion is {wanted}, but same_motion names no dataset; name one, or leave "
+            "the loss at 0"
         )
     for dataset in given:
         if dataset in datasets and not datasets[dataset].get("shared_motions"):
