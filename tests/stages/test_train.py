@@ -15,6 +15,7 @@ from remime.models import load_model
 from remime.stages import train as stage
 from remime.tables import read_table
 from remime.training import inverters, mapping
+from remime.training.job import _curve
 from tests import tiny
 
 pytestmark = pytest.mark.weights
@@ -87,6 +88,23 @@ def test_inverter(run):
     (note,) = model.meta["training"]
     assert note["best_step"] in (0, 2, 3)
     assert "score" in note["metrics"]
+    scores = [r["value"] for r in rows if (r["split"], r["name"]) == ("val", "score")]
+    assert note["curve"] == [
+        [step, pytest.approx(v, abs=1e-4)] for step, v in zip((0, 2, 3), scores, strict=True)
+    ]
+    assert f"score (less is better) by step: 0: {scores[0]:.4g}, 2: " in card
+
+
+def test_long_curves_are_thinned_in_cards():
+    rows = [
+        {"step": 5 * i, "split": s, "name": "score", "value": -i}
+        for i in range(100)
+        for s in ("val", "train")
+    ]
+    curve = _curve(rows)
+    assert len(curve) == 13
+    assert (curve[0], curve[-1]) == ([0, 0], [495, -99])
+    assert curve == sorted(curve)
 
 
 def test_method(run, dataset):

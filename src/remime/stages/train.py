@@ -177,10 +177,20 @@ def render_card(description: Mapping[str, Any], seconds: float | None = None) ->
             f"- steps: {note['steps']} (kept: step {note['best_step']}), seed {note['seed']}",
             f"- hardware: {note['hardware']}" + (f", {took / 60:.0f} min" if took is not None else ""),
             "- validation: " + ", ".join(f"{k} {v:.4g}" for k, v in note["metrics"].items()),
+            *_curve(note.get("curve", [])),
             "- options: " + ", ".join(f"{k} {v}" for k, v in sorted(note["options"].items())),
             "",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _curve(scores: Sequence[Sequence[float]]) -> list[str]:
+    # A single validation is the one above, and 0 is the score of a task that cannot validate.
+    if len(scores) < 2 or not any(score for _, score in scores):
+        return []
+    return [
+        "- validation score (less is better) by step: " + ", ".join(f"{k:.0f}: {v:.4g}" for k, v in scores)
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -282,11 +282,24 @@ def carry_out(job: Job, state: Path, deadline: float | None = None) -> tuple[Res
         "hardware": _listed(result.hardware),
         "options": {k: v for k, v in o.items() if k not in STRUCTURE},
         "metrics": {k: round(v, 5) for k, v in result.metrics.items()},
+        "curve": _curve(result.history),
         "structure": task.structure(result.step),
         "remime": __version__,
     }
     result.tensors = task.tensors(result.tensors)
     return result, note
+
+
+def _curve(history: Sequence[Mapping[str, Any]], most: int = 13) -> list[list[float]]:
+    """Steps and scores of a training's validations, of which at most so many, the first and last included."""
+    scores = [
+        [row["step"], round(row["value"], 4)]
+        for row in history
+        if row["split"] == "val" and row["name"] == "score"
+    ]
+    if len(scores) <= most:
+        return scores
+    return [scores[round(i * (len(scores) - 1) / (most - 1))] for i in range(most)]
 
 
 def figures_of(job: Job, state: Path, model: Model) -> dict[str, float]:
