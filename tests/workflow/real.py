@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -99,11 +100,12 @@ def render_all(folder: Path) -> None:
     (folder / PEOPLE[0] / "broken.mp4").write_text("not a video")
 
 
-def make_project(folder: Path, clips: Path) -> Path:
+def make_project(folder: Path, clips: Path | None, config: Mapping[str, Any] = CONFIG) -> Path:
     """A folder to run the workflow in, on the clips of another."""
     folder.mkdir()
     for name in ("Snakefile", "workflow", "src", "envs", "profiles", "models", "resources"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "clips").symlink_to(clips)
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    if clips is not None:
+        (folder / "clips").symlink_to(clips)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)))
     return folder

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +70,7 @@ class Frames:
         self._datasets = {d.name: d for d in datasets}
         self.samples, self._inverter = list(samples), inverter
         self._readers: OrderedDict[tuple[str, str], AlignedReader | LatentReader] = OrderedDict()
+        self._lock = Lock()  # batches are read ahead in a thread
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -92,20 +94,23 @@ class Frames:
     def images(self, indices: Sequence[int]) -> Tensor:
         """Aligned frames [B,3,R,R] in [-1,1]."""
         frames = []
-        for sample in (self.samples[i] for i in indices):
-            frames.append(self._reader("aligned", sample).frame(sample.row))  # type: ignore[union-attr]
+        with self._lock:
+            for sample in (self.samples[i] for i in indices):
+                frames.append(self._reader("aligned", sample).frame(sample.row))  # type: ignore[union-attr]
         return to_tensor(np.stack(frames))
 
     def jpeg(self, index: int) -> bytes:
         """An aligned frame as it was stored."""
         sample = self.samples[index]
-        return self._reader("aligned", sample).jpeg(sample.row)  # type: ignore[union-attr]
+        with self._lock:
+            return self._reader("aligned", sample).jpeg(sample.row)  # type: ignore[union-attr]
 
     def latents(self, indices: Sequence[int]) -> Tensor:
         """Their W+ [B,rows,512]."""
         rows = []
-        for sample in (self.samples[i] for i in indices):
-            rows.append(self._reader("latents", sample).latents[sample.latent_row])  # type: ignore[union-attr]
+        with self._lock:
+            for sample in (self.samples[i] for i in indices):
+                rows.append(self._reader("latents", sample).latents[sample.latent_row])  # type: ignore[union-attr]
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
     def true_latents(self) -> Iterator[tuple[list[int], Tensor]]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,8 @@ class Task(ABC):
     module: nn.Module
     optimizers: dict[str, torch.optim.Optimizer]
     processes: Processes = Processes()
+    ahead = False
+    """Whether a thread may make the next batch while a step runs: without numbers of torch's own source."""
 
     @abstractmethod
     def batch(self, step: int) -> Any:
@@ -186,6 +190,37 @@ def evaluate(task: Task, seed: int) -> dict[str, float]:
     return figures
 
 
+class _Batches:
+    """A task's batches in turn; the next one is made while a step runs, where the task allows it."""
+
+    def __init__(self, task: Task, first: int, end: int) -> None:
+        self._task, self._end = task, end
+        self._pool = ThreadPoolExecutor(1) if task.ahead else None
+        self._next: Future[Any] | None = None
+        self._first = first
+        self.waited = 0.0
+
+    def __enter__(self) -> _Batches:
+        self._begin(self._first)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _begin(self, step: int) -> None:
+        if self._pool is not None and step < self._end:
+            self._next = self._pool.submit(self._task.batch, step)
+
+    def take(self, step: int) -> Any:
+        """The batch of a step; steps must follow each other."""
+        began = time.monotonic()
+        batch = self._task.batch(step) if self._next is None else self._next.result()
+        self.waited += time.monotonic() - began
+        self._begin(step + 1)
+        return batch
+
+
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
@@ -293,10 +328,11 @@ def train(
     if start == 0 and not history:
         validate(0)
     end = start if ended(start) else options.steps
-    with Progress(end, label, "steps", done=start) as progress:
+    first_step = time.monotonic()
+    with _Batches(task, start, end) as batches, Progress(end, label, "steps", done=start) as progress:
         for step in range(start, end):
             torch.manual_seed(stable_hash(f"{options.seed}:{step}") % 2**63)
-            batch = task.batch(step)
+            batch = batches.take(step)
             with autocast():
                 figures = task.training_step(batch, step, updater)
             figures = processes.average(figures)
@@ -327,5 +363,8 @@ def train(
                 )
             if over:
                 break
+        if end > start:
+            share = batches.waited / (time.monotonic() - first_step)
+            print(f"{label}: {share:.1%} of the time went into batches", file=sys.stderr)
     metrics = {r["name"]: r["value"] for r in history if r["split"] == "val" and r["step"] == best.step}
     return Result(best.tensors, best.step, metrics, history, start, trained)

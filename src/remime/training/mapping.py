@@ -102,6 +102,8 @@ class MappingTask(Task):
         InputError: too few identities, or the processes cannot share a batch evenly.
     """
 
+    ahead = True
+
     def __init__(
         self,
         options: dict[str, Any],

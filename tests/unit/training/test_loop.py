@@ -8,6 +8,7 @@ import math
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from remime.errors import RemimeError, UnfinishedError
+from remime.errors import InputError, RemimeError, UnfinishedError
 from remime.training import loop, state
 from remime.training.loop import LoopOptions, Task, train
 from tests.unit.training.toy import OPTIONS, Toy
@@ -198,6 +199,48 @@ def test_validation_changes_nothing_in_training(tmp_path, whole):
     often = train(Toy(), replace(OPTIONS, validate_every=1), tmp_path, "toy")
     losses = [f for f in figures(often) if f[1] == "train"]
     assert losses == [f for f in figures(whole) if f[1] == "train"]
+
+
+def test_batches_made_ahead_change_nothing(tmp_path, whole, capsys):
+    class Ahead(Toy):
+        ahead = True
+
+        def training_step(self, batch, step, updater):
+            # The next batch is made meanwhile: this would wait for ever if it came after.
+            if step + 1 < OPTIONS.steps:
+                assert made[step + 1].wait(10)
+            return super().training_step(batch, step, updater)
+
+    made = [threading.Event() for _ in range(OPTIONS.steps)]
+    task, threads = Ahead(), set()
+    original = task.batch
+
+    def batch(step):
+        threads.add(threading.get_ident())
+        result = original(step)
+        if step < len(made):
+            made[step].set()
+        return result
+
+    task.batch = batch
+    assert_same(train(task, OPTIONS, tmp_path, "toy"), whole)
+    assert len(threads) == 2  # one of them validates
+    assert "of the time went into batches" in capsys.readouterr().err
+
+
+def test_what_a_batch_made_ahead_raises_is_raised(tmp_path):
+    class Broken(Scalar):
+        ahead = True
+
+        def batch(self, step):
+            if step == 3:
+                raise InputError("shard", "is damaged", "delete it")
+            return 1.0
+
+    with pytest.raises(InputError, match="is damaged"):
+        run(Broken(), tmp_path, steps=5, checkpoint_every=1)
+    resumed = run(Scalar(), tmp_path, steps=5)
+    assert resumed.resumed_from == 3
 
 
 def test_module_is_in_the_right_mode(tmp_path):
