@@ -18,11 +18,11 @@ HEADS = ("head-anatomy", "head-parts")
 ANSWERED = {
     **CONFIG,
     "datasets": {
-        "puppets": CONFIG["datasets"]["puppets"],  # type: ignore[index]
+        "puppets": {**CONFIG["datasets"]["puppets"], "seed": 5},  # type: ignore[dict-item, index]
         "heads": {
             "source": "heads",
             "identities": 3,
-            "seed": 3,  # the third of them validates
+            "seed": 3,  # the third of them validates, as of the puppets
             "clips": 1,
             "frames": 6,
             "fps": 4,
