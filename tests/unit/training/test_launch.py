@@ -206,7 +206,9 @@ def test_tasks_have_the_losses_of_one_process(tmp_path, weights):
     for name, history in alone.items():
         assert [h[:3] for h in history] == [h[:3] for h in together[name]]
         for (step, split, figure, value), (*_, other) in zip(history, together[name], strict=True):
-            assert other == pytest.approx(value, rel=1e-5, abs=1e-6), (name, step, split, figure)
+            # A course of four nearly equal blendshapes: their mean is taken away first.
+            rel = 1e-4 if figure in ("expression", "score") else 1e-5
+            assert other == pytest.approx(value, rel=rel, abs=1e-6), (name, step, split, figure)
     (log,) = (tmp_path / "logs").glob("*/attempt_0/1/stderr.log")
     assert "generator samples" in done.stderr
     assert "generator samples" not in log.read_text(), "the pool is made once"
