@@ -83,12 +83,21 @@ def test_people_who_share_motions_travel_too(tmp_path, dataset):
     job = read_job("m", options, [dataset], None, inverter, [heads])
     assert job.digest != plain.digest
     pack_kit(job, [], tmp_path / "kit")
-    there = read_kit(tmp_path / "kit", "m", tmp_path).same_motion
-    ours = job.same_motion
+    read = read_kit(tmp_path / "kit", "m", tmp_path)
+    there, ours = read.same_motion, job.same_motion
     assert there is not None
     assert ours is not None
     assert there.batch(3, 4, 2) == ours.batch(3, 4, 2)
     assert torch.equal(there.frames.images([0, 2]), ours.frames.images([0, 2]))
+    assert read.driving is not None
+    assert job.driving is not None
+    there_and_here = [
+        [(s.clip, s.identity, s.row) for s in frames.samples] for frames in (read.driving, job.driving)
+    ]
+    assert there_and_here[0] == there_and_here[1]
+    assert {sample.split for sample in job.driving.samples} == {"val"}
+    last = len(job.driving) - 1
+    assert torch.equal(read.driving.images([0, last]), job.driving.images([0, last]))
 
 
 def test_without_data(tmp_path, network):
