@@ -96,7 +96,8 @@ def read_job(
         datasets: training and validation data.
         start: a model to start from.
         inverter: the model whose latents the index tables hold (methods).
-        same_motion: rendered heads who share motions (methods).
+        same_motion: rendered heads who share motions (methods): for the loss of that name, where it has a
+            weight, and to drive the validation's people.
 
     Raises:
         InputError: a table is missing or damaged, or nobody shares a motion.
@@ -116,8 +117,10 @@ def read_job(
         frames = [selected_frames(datasets, split) for split in splits]
     elif o["kind"] == "method":
         frames = [indexed_frames(datasets, o["inverter"], split, sampled=True) for split in splits]
-    names = [*(d.name for d in datasets), *(f"{d.name} (same motion)" for d in same_motion)]
-    shared = SameMotion.read(same_motion, "train", o["seed"]) if same_motion else None
+    weighted = bool(o.get("losses", {}).get("same_motion"))
+    use = "same motion" if weighted else "validation"
+    names = [*(d.name for d in datasets), *(f"{d.name} ({use})" for d in same_motion)]
+    shared = SameMotion.read(same_motion, "train", o["seed"]) if same_motion and weighted else None
     driving = selected_frames(same_motion, "val", sampled=False) if same_motion else None
     return Job(name, o, digest, names, frames[0], frames[1], start, shared, driving)
 

@@ -328,13 +328,15 @@ def train(
     if start == 0 and not history:
         validate(0)
     end = start if ended(start) else options.steps
-    first_step = time.monotonic()
+    stepping = 0.0
     with _Batches(task, start, end) as batches, Progress(end, label, "steps", done=start) as progress:
         for step in range(start, end):
             torch.manual_seed(stable_hash(f"{options.seed}:{step}") % 2**63)
+            step_began = time.monotonic()
             batch = batches.take(step)
             with autocast():
                 figures = task.training_step(batch, step, updater)
+            stepping += time.monotonic() - step_began
             figures = processes.average(figures)
             record(step + 1, "train", figures)
             if average is not None:
@@ -364,7 +366,7 @@ def train(
             if over:
                 break
         if end > start:
-            share = batches.waited / (time.monotonic() - first_step)
-            print(f"{label}: {share:.1%} of the time went into batches", file=sys.stderr)
+            share = batches.waited / stepping
+            print(f"{label}: {share:.1%} of the steps' time went into batches", file=sys.stderr)
     metrics = {r["name"]: r["value"] for r in history if r["split"] == "val" and r["step"] == best.step}
     return Result(best.tensors, best.step, metrics, history, start, trained)

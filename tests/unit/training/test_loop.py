@@ -225,7 +225,7 @@ def test_batches_made_ahead_change_nothing(tmp_path, whole, capsys):
     task.batch = batch
     assert_same(train(task, OPTIONS, tmp_path, "toy"), whole)
     assert len(threads) == 2  # one of them validates
-    assert "of the time went into batches" in capsys.readouterr().err
+    assert "of the steps' time went into batches" in capsys.readouterr().err
 
 
 def test_what_a_batch_made_ahead_raises_is_raised(tmp_path):
