@@ -80,7 +80,11 @@ def test_people_who_share_motions_travel_too(tmp_path, dataset):
     inverter = tiny.save_inverter(tmp_path / "inverter.safetensors")
     options = {**OPTIONS, "kind": "method", "method": "mapping", "inverter": "psp"}
     plain = read_job("m", options, [dataset], None, inverter)
-    job = read_job("m", options, [dataset], None, inverter, [heads])
+    driven = read_job("m", options, [dataset], None, inverter, [heads])
+    assert (driven.same_motion, driven.driving is None) == (None, False)  # without a weight they only validate
+    weighted = options | {"losses": {"same_motion": 0.1}}
+    job = read_job("m", weighted, [dataset], None, inverter, [heads])
+    assert driven.digest != plain.digest
     assert job.digest != plain.digest
     pack_kit(job, [], tmp_path / "kit")
     read = read_kit(tmp_path / "kit", "m", tmp_path)
