@@ -42,8 +42,8 @@ EMBEDDED, _PREVIEW = "mobile-ffhq", "models/mobile-preview.safetensors"
 _DIRECTIONS = "models/puppet-directions.safetensors"
 # Keys of a training that are arguments of their own.
 _DATA = ("init", "datasets", "same_motion")
-# Keys of a model that tell how its targets are fitted; its training does not depend on them.
-_FITTING = ("optimise", "optimise_identity")
+# Keys of a model that tell how it is used; its training does not depend on them.
+_USE = ("optimise", "optimise_identity", "strength")
 # What heads are built of.
 _KIT = ("head-anatomy", "head-parts")
 # Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
@@ -355,7 +355,7 @@ class Layout:
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
         if not merged["patience"]:  # so that trainings from before this key existed are not repeated
             del merged["patience"]
-        return self._seeded({k: v for k, v in merged.items() if k not in (*_DATA, *_FITTING)})
+        return self._seeded({k: v for k, v in merged.items() if k not in (*_DATA, *_USE)})
 
     def train_inputs(self, name: str) -> dict[str, Any]:
         """The named inputs of a training: start weights, inverter, frames, latents, networks."""
@@ -454,6 +454,8 @@ class Layout:
         entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init")}
         if not entry.get("optimise"):
             entry.pop("optimise_identity", None)
+        if entry["method"] == "mapping" and entry["strength"] == 1:
+            del entry["strength"]  # so that videos from before mappings had this key are not made again
         return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}
 
     def has_answers(self, protocol: str) -> bool:
@@ -564,9 +566,11 @@ class Layout:
 
     def summary_options(self) -> dict[str, Any]:
         """Models and protocols, as the stages that sum up are told."""
-        keys = ("method", "variant", "preset", "inverter", "optimise")
+        keys = ("method", "variant", "preset", "inverter", "optimise", "strength")
+        usual = {"optimise": 0, "strength": 1}
         models = {
-            name: {k: entry[k] for k in keys if entry.get(k)} for name, entry in self.config["models"].items()
+            name: {k: entry[k] for k in keys if entry.get(k) not in (None, usual.get(k))}
+            for name, entry in self.config["models"].items()
         }
         models |= {
             name: {"external": entry["title"] or name} for name, entry in self.config["external"].items()

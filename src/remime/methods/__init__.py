@@ -22,23 +22,23 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
     """A method with untrained weights.
 
     Args:
-        options: ``method`` and what it has: ``preset``, ``width``, ``components`` (mapping); ``strength``
-            (linear).
+        options: ``method`` and what it has: ``strength``; of a mapping also ``preset``, ``width``,
+            ``components``.
         generator: for the number of rows.
 
     Raises:
         InputError: there is no such method or preset.
     """
-    name = options["method"]
+    name, strength = options["method"], float(options.get("strength", 1.0))
     if name == "linear":
         from remime.methods.linear import Linear
 
-        return Linear(float(options.get("strength", 1.0)))
+        return Linear(strength)
     if name == "mapping":
         from remime.methods.mapping import Mapping, MeshMotionEncoder
 
         sizes = {k: int(options[k]) for k in ("width", "components") if k in options}
-        method = Mapping(generator.rows, options.get("preset", "paper"), **sizes)
+        method = Mapping(generator.rows, options.get("preset", "paper"), strength=strength, **sizes)
         if isinstance(method.motion_encoder, MeshMotionEncoder):
             from remime.faces.mesh import load_mesh
 

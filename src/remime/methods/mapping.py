@@ -137,15 +137,30 @@ class Mapping(Method):
         preset: ``paper`` (IR-SE50, full M) or ``small`` (mesh, M along directions).
         width: hidden units of the small E_m.
         components: length of the small E_m's code.
+        strength: what the small M's motion is multiplied by when it drives; ours, P1's M has no such factor.
+
+    Raises:
+        InputError: there is no such preset, or ``paper`` has a strength other than 1.
     """
 
     needs_latents = False
 
     def __init__(
-        self, rows: int, preset: str = "paper", width: int = 512, components: int = COMPONENTS
+        self,
+        rows: int,
+        preset: str = "paper",
+        width: int = 512,
+        components: int = COMPONENTS,
+        strength: float = 1.0,
     ) -> None:
         super().__init__()
-        self.rows = rows
+        self.rows, self.strength = rows, strength
+        if preset == "paper" and strength != 1:
+            raise InputError(
+                "strength",
+                f"{strength:g} has no meaning for the preset paper, whose M does not tell motion from rest",
+                "leave it at 1",
+            )
         if preset == "paper":
             self.motion_encoder: nn.Module = MotionEncoder(rows)
             self.map: nn.Module = FullMap(rows)
@@ -189,7 +204,8 @@ class Mapping(Method):
     def identify(self, latent: Tensor, image: Tensor) -> Identity:
         """The identity half of M, once: W+ [rows, 512] and, for the small M, its image [3, R, R]."""
         own = self.motion_encoder(image[None]) if self.subtracts else None
-        return Identity(latent, self._identity(latent[None], own))
+        mapped = self._identity(latent[None], own)
+        return Identity(latent, torch.lerp(latent[None], mapped, self.strength) if self.subtracts else mapped)
 
     @torch.no_grad()
     def drive(
@@ -200,4 +216,5 @@ class Mapping(Method):
         driving: Driving | None = None,
     ) -> Tensor:
         """W+ [B, rows, 512]; only ``frames`` are needed."""
-        return identity.prepared + self.map.motion(self.motion_encoder(frames))  # type: ignore[operator]
+        motion = self.map.motion(self.motion_encoder(frames))  # type: ignore[operator]
+        return identity.prepared + self.strength * motion

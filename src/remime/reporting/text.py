@@ -166,6 +166,7 @@ with: {networks}."""
 OPTIMISED = (
     "{model}: each target's latent was fitted to its frame in {steps} steps of descent, which P1 does not do."
 )
+SCALED = "{model}: the motion is multiplied by {strength:g}, where P1 transfers all of it."
 EXTERNAL = """\
 Methods marked *external* are other people's systems; their videos were rendered outside of this workflow.
 They have no inversion, so there is no "ID to the inversion". A pair without a usable video has no values;
@@ -261,6 +262,11 @@ def benchmark_section(
         OPTIMISED.format(model=escape(model), steps=entry["optimise"])
         for model, entry in models.items()
         if entry.get("optimise")
+    ]
+    parts += [
+        SCALED.format(model=escape(model), strength=entry["strength"])
+        for model, entry in models.items()
+        if entry.get("strength", 1) != 1
     ]
     if any("external" in entry for entry in models.values()):
         parts += [EXTERNAL]

@@ -284,6 +284,7 @@ def run(
         "method": o["method"],
         "generator": o["generator"],
         "optimise": o["optimise"],
+        "strength": o.get("strength", 1.0),
         "weights": weights,
     }
     left = [row for row in todo if not (folder / f"{row['pair']}.json").exists()]
