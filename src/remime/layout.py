@@ -355,6 +355,9 @@ class Layout:
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
         if not merged["patience"]:  # so that trainings from before this key existed are not repeated
             del merged["patience"]
+        for key in ("correction", "correction_batch"):  # likewise
+            if not merged.get(key, 1):
+                del merged[key]
         return self._seeded({k: v for k, v in merged.items() if k not in (*_DATA, *_USE)})
 
     def train_inputs(self, name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
 
     Args:
         options: ``method`` and what it has: ``strength``; of a mapping also ``preset``, ``width``,
-            ``components``.
+            ``components``, ``correction``.
         generator: for the number of rows.
 
     Raises:
@@ -37,7 +37,7 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
     if name == "mapping":
         from remime.methods.mapping import Mapping, MeshMotionEncoder
 
-        sizes = {k: int(options[k]) for k in ("width", "components") if k in options}
+        sizes = {k: int(options[k]) for k in ("width", "components", "correction") if k in options}
         method = Mapping(generator.rows, options.get("preset", "paper"), strength=strength, **sizes)
         if isinstance(method.motion_encoder, MeshMotionEncoder):
             from remime.faces.mesh import load_mesh

@@ -18,6 +18,7 @@ from remime.faces.mesh import BLENDSHAPES, POINTS, MeshNetwork
 from remime.methods.base import Driving, Identity, Method
 
 COMPONENTS = 48  # length of the small preset's motion code
+SEEN = 128  # principal axes of a target's latent that a correction sees
 SIZE = 256  # height and width of the frames that encoders and losses see
 
 
@@ -105,18 +106,79 @@ class FullMap(nn.Module):
         return self.get_parameter("linear_relu.0.weight").chunk(2, 1)[number]
 
 
+class Correction(nn.Module):
+    """What the same motion takes besides in this face: a perceptron on target and motion, added to M's.
+
+    A linear M moves all targets alike, but what a step along a direction does to a face depends on the face:
+    a beard goes with the smile. Without motion nothing is added, whatever was learned. Ours, not in P1.
+
+    Args:
+        rows: rows of W+.
+        components: length of the motion code.
+        rank: principal axes of the latents along which it may correct.
+        width: hidden units.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    axes: Tensor
+    scale: Tensor
+
+    def __init__(self, rows: int, components: int, rank: int, width: int = 512) -> None:
+        super().__init__()
+        self.seen = min(rank, SEEN)
+        # Statistics of latents; set once, before the first step.
+        self.register_buffer("mean", torch.zeros(rows, 512))
+        self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("axes", torch.zeros(rank, rows * 512))
+        self.register_buffer("scale", torch.ones(rank))
+        self.hidden = nn.Linear(self.seen + components, width)
+        self.more = nn.Linear(width, width)
+        self.out = nn.Linear(width, rank)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    @torch.no_grad()
+    def initialise(self, latents: Tensor) -> None:
+        """Take the statistics of latents [n, rows, 512]."""
+        self.mean.copy_(latents.mean(0))
+        self.spread.copy_(latents.std(0).mean().clamp_min(1e-6))
+        flat = ((latents - self.mean) / self.spread).flatten(1)
+        # Exact, so that a resumed training finds the same axes; a randomised method would not.
+        axes = torch.linalg.svd(flat, full_matrices=False).Vh[: len(self.axes)]
+        self.axes[: len(axes)] = axes
+        self.scale[: len(axes)] = (flat @ axes.T).std(0).clamp_min(1e-6)
+
+    def forward(self, latents: Tensor, differences: Tensor) -> Tensor:
+        """What is added [B, rows, 512] to targets [B, rows, 512] that move by differences of codes [B, k]."""
+        where = ((latents - self.mean) / self.spread).flatten(1) @ self.axes[: self.seen].T
+        where = (where / self.scale[: self.seen]).clamp(-3, 3)
+        added = self._weights(where, differences) - self._weights(where, torch.zeros_like(differences))
+        return self.spread * ((added * self.scale) @ self.axes).view_as(latents)
+
+    def _weights(self, where: Tensor, moved: Tensor) -> Tensor:
+        x = F.leaky_relu(self.hidden(torch.cat([where, moved], 1)), 0.2)
+        return self.out(x + F.leaky_relu(self.more(x), 0.2))
+
+
 class DirectionMap(nn.Module):
     """The ``small`` M, linear as well: the target moves along a few directions of W+.
 
     ``z + (c_s - c_t) · D``: c_s and c_t are E_m's codes of the driving frame and of the target, D the
     directions. Nothing but the code reaches the result from the driving frame, so that with few directions
     the driving person's looks cannot; and a target driven by itself stays exactly as it is.
+
+    Args:
+        rows: rows of W+.
+        components: length of the motion code.
+        correction: rank of a ``Correction`` on top; 0 for none.
     """
 
-    def __init__(self, rows: int, components: int = COMPONENTS) -> None:
+    def __init__(self, rows: int, components: int = COMPONENTS, correction: int = 0) -> None:
         super().__init__()
         self.code_shape = (components,)
         self.directions = nn.Parameter(torch.zeros(components, rows, 512))
+        self.correction = Correction(rows, components, correction) if correction else None
 
     @torch.no_grad()
     def initialise(self, directions: Tensor) -> None:
@@ -125,8 +187,13 @@ class DirectionMap(nn.Module):
         self.directions[:count, :rows] = directions[:count]
 
     def motion(self, code: Tensor) -> Tensor:
-        """The motion's part [B, rows, 512] of codes [B, components]."""
+        """The linear part [B, rows, 512] of codes [B, components], or of differences of such."""
         return torch.einsum("bk,krd->brd", code, self.directions)
+
+    def forward(self, latents: Tensor, differences: Tensor) -> Tensor:
+        """Targets [B, rows, 512], moved by differences of codes [B, components]."""
+        moved = latents + self.motion(differences)
+        return moved if self.correction is None else moved + self.correction(latents, differences)
 
 
 class Mapping(Method):
@@ -138,9 +205,10 @@ class Mapping(Method):
         width: hidden units of the small E_m.
         components: length of the small E_m's code.
         strength: what the small M's motion is multiplied by when it drives; ours, P1's M has no such factor.
+        correction: rank of the small M's ``Correction``; 0 for none.
 
     Raises:
-        InputError: there is no such preset, or ``paper`` has a strength other than 1.
+        InputError: there is no such preset, or ``paper`` has a strength other than 1 or a correction.
     """
 
     needs_latents = False
@@ -152,21 +220,23 @@ class Mapping(Method):
         width: int = 512,
         components: int = COMPONENTS,
         strength: float = 1.0,
+        correction: int = 0,
     ) -> None:
         super().__init__()
         self.rows, self.strength = rows, strength
-        if preset == "paper" and strength != 1:
-            raise InputError(
-                "strength",
-                f"{strength:g} has no meaning for the preset paper, whose M does not tell motion from rest",
-                "leave it at 1",
-            )
+        for key, value, usual in (("strength", strength, 1), ("correction", correction, 0)):
+            if preset == "paper" and value != usual:
+                raise InputError(
+                    key,
+                    f"{value:g} has no meaning for the preset paper, whose M does not tell motion from rest",
+                    f"leave it at {usual}",
+                )
         if preset == "paper":
             self.motion_encoder: nn.Module = MotionEncoder(rows)
             self.map: nn.Module = FullMap(rows)
         elif preset == "small":
             self.motion_encoder = MeshMotionEncoder(components, width)
-            self.map = DirectionMap(rows, components)
+            self.map = DirectionMap(rows, components, correction)
         else:
             raise InputError("preset", f"mapping has no preset {preset!r}", "allowed: paper, small")
 
@@ -190,22 +260,23 @@ class Mapping(Method):
         for given in (codes, own):
             if given is not None and given.shape != expected:
                 raise shape_error("motion codes", str(expected), given.shape)
-        return self._identity(latents, own) + self.map.motion(codes)  # type: ignore[operator]
-
-    def _identity(self, latents: Tensor, own: Tensor | None) -> Tensor:
-        """The identity's part [B, rows, 512]."""
         if isinstance(self.map, FullMap):
-            return self.map.identity(latents)
+            return self.map.identity(latents) + self.map.motion(codes)
         if own is None:
             raise ValueError("the small M needs the motion codes of the targets")
-        return latents - self.map.motion(own)  # type: ignore[operator]
+        return self.map(latents, codes - own)
 
     @torch.no_grad()
     def identify(self, latent: Tensor, image: Tensor) -> Identity:
-        """The identity half of M, once: W+ [rows, 512] and, for the small M, its image [3, R, R]."""
-        own = self.motion_encoder(image[None]) if self.subtracts else None
-        mapped = self._identity(latent[None], own)
-        return Identity(latent, torch.lerp(latent[None], mapped, self.strength) if self.subtracts else mapped)
+        """What is the same for all frames: the paper's identity half of M, or the small M's c_t of the image.
+
+        Args:
+            latent: W+ [rows, 512].
+            image: [3, R, R] in [-1, 1], what the generator shows of it.
+        """
+        if isinstance(self.map, FullMap):
+            return Identity(latent, self.map.identity(latent[None]))
+        return Identity(latent, self.motion_encoder(image[None]))
 
     @torch.no_grad()
     def drive(
@@ -216,5 +287,8 @@ class Mapping(Method):
         driving: Driving | None = None,
     ) -> Tensor:
         """W+ [B, rows, 512]; only ``frames`` are needed."""
-        motion = self.map.motion(self.motion_encoder(frames))  # type: ignore[operator]
-        return identity.prepared + self.strength * motion
+        codes = self.motion_encoder(frames)
+        if isinstance(self.map, FullMap):
+            return identity.prepared + self.map.motion(codes)
+        targets = identity.latent.expand(len(codes), -1, -1)
+        return self.map(targets, self.strength * (codes - identity.prepared))

@@ -49,6 +49,7 @@ STRUCTURE = (
     "width",
     "rank",
     "components",
+    "correction",
     "spread",
 )
 
@@ -184,8 +185,9 @@ def make_task(job: Job, state: Path, device: torch.device, processes: Processes 
     options = dict(job.options)
     # A model to start from replaces what a task would compute as its start.
     options["init"] = job.start is not None
-    if job.start is not None and "stage" in job.start.meta["options"]:
-        options["stage"] = job.start.meta["options"]["stage"]
+    if job.start is not None:
+        known = job.start.meta["options"]
+        options |= {k: known[k] for k in ("stage", "correction") if k in known and not options.get(k)}
     task = _task(options, job, state, device, processes or Processes())
     if job.start is not None:
         initialise(task.module, job.start)

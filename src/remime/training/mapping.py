@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from remime.encoders.restyle import fit
 from remime.errors import InputError
+from remime.faces.mesh import BLENDSHAPES
 from remime.generators import EMBEDDED
 from remime.generators.base import Generator
 from remime.methods import build_method
-from remime.methods.mapping import SIZE, DirectionMap, Mapping, MeshMotionEncoder
+from remime.methods.mapping import SIZE, Correction, DirectionMap, Mapping, MeshMotionEncoder
 from remime.metrics.temporal import pearson
 from remime.progress import track
+from remime.shards import stable_hash
 from remime.sources.directions import load_directions
 from remime.training.data import Crossings, Frames, Pairs, SameMotion
 from remime.training.loop import Task, Updater
@@ -33,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-5,
     "variant": "ours",
     "latent_batch": 0,  # further pairs per step for the latent loss, which needs no decode
+    "correction_batch": 0,  # targets per step from which the correction learns, and nothing else then
+    "correction_resolution": 128,  # at which it looks at faces
     "truth": True,  # the latent loss asks for the motion of true latents where frames were rendered from such
     "image_every": 1,  # steps between batches with image losses
     "identity": "dlib-resnet-id",
@@ -48,11 +52,19 @@ DEFAULTS: dict[str, Any] = {
         "cos": 0.0,
         "latent": 0.0,
         "same_motion": 0.0,
+        "kept_id": 1.0,
+        "kept_motion": 1.0,
     },
 }
 MOMENTS, PEOPLE = 16, 4  # per step, for the loss of the same motion
 SPREAD = 512  # frames from which the spread of latents is taken
 STATISTICS = 512  # frames from which a new motion encoder takes the statistics of its inputs
+AXES = 2048  # latents from which the correction takes its principal axes
+NOISE = 0.1  # of its targets, in units of the latents' spread: fitted latents lie beside the generator's own
+TRUNCATIONS = (0.7, 0.9)  # of the generator's own faces among them
+BLENDSHAPE = (
+    0.1  # a difference of blendshapes, of 0 to 1, that counts as much as one standard deviation of a code
+)
 COS_WEIGHT = 0.1  # of the variant `cos`; the paper prints none
 VARIED = 0.02  # standard deviation of a blendshape, of 0 to 1, from which its course is held to be motion
 
@@ -86,6 +98,10 @@ class MappingTask(Task):
     what M adds for it. Self-reenactment leaves that open: what a face's shape adds to E_m's code cancels
     there, but moves the target in cross-reenactment.
 
+    With a ``correction_batch``, only the small M's correction learns, from two terms of ours. ``kept_id``:
+    moved targets have the identity of what the generator shows of them before. ``kept_motion``: their mesh
+    blendshapes and E_m's codes are those without the correction.
+
     Args:
         options: the flat options of stage ``train``; see ``DEFAULTS``. With ``init`` a model is loaded next,
             which replaces what would be computed as a start.
@@ -99,7 +115,8 @@ class MappingTask(Task):
         driving: frames of clips that only drive in validation, or None.
 
     Raises:
-        InputError: too few identities, or the processes cannot share a batch evenly.
+        InputError: too few identities, the processes cannot share a batch evenly, or a correction is to learn
+            that is not there, or beside other losses.
     """
 
     ahead = True
@@ -121,7 +138,7 @@ class MappingTask(Task):
             losses["cos"] = COS_WEIGHT
         self.device, self.generator, self.seed = device, generator, int(options["seed"])
         self.processes = processes or Processes()
-        for key in ("batch", "latent_batch"):
+        for key in ("batch", "latent_batch", "correction_batch"):
             self.processes.check(key, self.o[key])
         tuned = self.o["variant"] == "gen"
         # A frozen generator may be read through its cheapest output; one that learns must learn as a whole.
@@ -137,6 +154,7 @@ class MappingTask(Task):
             # The directions by which the puppets move; in another latent space the map starts from nothing.
             method.map.initialise(torch.from_numpy(load_directions().steps))
         self.method = method.to(device)
+        self.correction = self._only_correction(train) if self.o["correction_batch"] else None
         if tuned:
             # Affines, convolutions and image layers learn; mapping network and constant input do not.
             for name, parameter in generator.named_parameters():
@@ -165,6 +183,28 @@ class MappingTask(Task):
             )
             self.true_minus_inverted = self._true_minus_inverted(train) if self.o["truth"] else None
 
+    def _only_correction(self, train: Frames) -> Correction:
+        """The small M's correction with the statistics of latents; nothing else learns."""
+        correction = getattr(self.method.map, "correction", None)
+        if correction is None:
+            raise InputError(
+                "correction_batch",
+                f"is {self.o['correction_batch']}, but the mapping has no correction",
+                "set `correction` (preset small), or leave correction_batch at 0",
+            )
+        beside = [key for key in ("latent_batch", "image_every") if self.o[key]]
+        if beside or self.o["variant"] != "ours":
+            raise InputError(
+                "correction_batch",
+                f"the correction learns alone, but {', '.join(beside) or 'variant'} asks for more",
+                "set latent_batch and image_every to 0 and the variant to ours, or correction_batch to 0",
+            )
+        step = max(1, len(train) // AXES)
+        rows = range(0, len(train), step)[:AXES]
+        correction.initialise(torch.cat([train.latents(rows[i : i + 64]) for i in range(0, len(rows), 64)]))
+        self.method.requires_grad_(False)
+        return correction.requires_grad_(True)
+
     def _true_minus_inverted(self, frames: Frames) -> Tensor | None:
         """What inversion took from the latents [N,rows,512], zeros where nobody knows; None if nowhere."""
         assert self.cached_latents is not None
@@ -183,15 +223,16 @@ class MappingTask(Task):
 
         A new encoder takes the statistics of its inputs from them; without a latent loss, some frames do.
         """
-        if not self.new and not self.o["latent_batch"]:
+        everything = self.o["latent_batch"] or self.o["correction_batch"]
+        if not self.new and not everything:
             return
-        step = 1 if self.o["latent_batch"] else max(1, len(frames) // STATISTICS)
+        step = 1 if everything else max(1, len(frames) // STATISTICS)
         chosen = range(0, len(frames), step)
         measured = self._measure(encoder, frames, chosen)
         if self.new:
             encoder.mean.copy_(measured.mean(0))
             encoder.spread.copy_(measured.std(0).clamp_min(1e-3))
-        if self.o["latent_batch"]:
+        if everything:
             self.measured = measured
 
     @torch.no_grad()
@@ -211,6 +252,8 @@ class MappingTask(Task):
         if self.o["latent_batch"]:
             where = self.pairs.batch(step + 2**40, self.o["latent_batch"])
             out["latent"] = {k: v[self.processes.rows()] for k, v in where.items()}
+        if self.correction is not None:
+            out["kept"] = self._targets(step)
         if self.same_motion is not None:
             out["same_motion"] = self.same_motion.batch(step, MOMENTS, PEOPLE)[self.processes.rows()]
         return out
@@ -221,9 +264,23 @@ class MappingTask(Task):
         batch |= {f"latent_{k}": frames.latents(v) for k, v in where.items()}
         return {k: v.to(self.device) for k, v in batch.items()}
 
-    def decode(self, w_plus: Tensor) -> Tensor:
-        """Images [B,3,256,256] of W+ [B,rows,512]."""
-        return fit(self.generator.synthesize(w_plus, resolution=self.resolution), SIZE)
+    @torch.no_grad()
+    def _targets(self, step: int) -> dict[str, Any]:
+        """Targets' latents, half of them the generator's own faces, and rows of frames that drive them."""
+        source = torch.Generator().manual_seed(stable_hash(f"{self.seed}:{step}:kept") % 2**62)
+        count, frames, rows = self.o["correction_batch"], self.pairs.frames, self.processes.rows()
+        own = count // 2
+        z = torch.randn(own, 512, generator=source).to(self.device)
+        w = self.generator.truncate(self.generator.mapping(z), TRUNCATIONS[step % len(TRUNCATIONS)])
+        chosen = torch.randint(len(frames), (count - own,), generator=source).tolist()
+        latents = torch.cat([self.generator.broadcast(w), frames.latents(chosen).to(self.device)])
+        noise = torch.randn(latents.shape, generator=source).to(self.device)
+        driving = torch.randint(len(frames), (count,), generator=source).tolist()
+        return {"latents": (latents + NOISE * self.spread * noise)[rows], "driving": driving[rows]}
+
+    def decode(self, w_plus: Tensor, resolution: int | None = None) -> Tensor:
+        """Images [B,3,256,256] of W+ [B,rows,512], decoded at a resolution of their own or the usual one."""
+        return fit(self.generator.synthesize(w_plus, resolution=resolution or self.resolution), SIZE)
 
     def training_step(self, batch: dict[str, Any], step: int, updater: Updater) -> dict[str, Any]:
         figures: dict[str, Any] = {"loss": 0.0}
@@ -237,8 +294,10 @@ class MappingTask(Task):
             updater.backward(loss)
             figures["loss"] += float(loss.detach())
             figures["same_motion"] = float(loss.detach())
-        if "pairs" in batch:
-            terms = self._image_terms(batch["pairs"])
+        for name, terms_of in (("pairs", self._image_terms), ("kept", self._kept_terms)):
+            if name not in batch:
+                continue
+            terms = terms_of(batch[name])
             loss = sum(
                 (self.o["losses"][k] * v for k, v in terms.items()), torch.zeros((), device=self.device)
             )
@@ -305,6 +364,27 @@ class MappingTask(Task):
         if weights["cos"]:
             terms["cos"] = self._cos(codes, b["image_s_b"], g_aa, g_ab)
         return terms
+
+    def _kept_terms(self, b: dict[str, Any]) -> dict[str, Tensor]:
+        """Whether moved targets are still themselves, and move as they would without the correction."""
+        assert self.correction is not None
+        encoder, latents = self.method.motion_encoder, b["latents"]
+        assert isinstance(encoder, MeshMotionEncoder)
+        resolution = self.generator.decode_resolution(self.o["correction_resolution"])
+        with torch.no_grad():
+            kept = self.decode(latents, resolution)
+            differences = self._codes(b["driving"]) - encoder(kept)
+            plain = latents + self.method.map.motion(differences)  # type: ignore[operator]
+            wanted = encoder.measure(self.decode(plain, resolution))
+        shown = self.decode(plain + self.correction(latents, differences), resolution)
+        found = encoder.measure(shown)
+        count = len(BLENDSHAPES)
+        shapes = (found[:, -count:] - wanted[:, -count:]) / BLENDSHAPE
+        codes = encoder.encode(found) - encoder.encode(wanted)
+        return {
+            "kept_id": self.losses.same_person(shown, kept),
+            "kept_motion": shapes.square().mean() + codes.square().mean(),
+        }
 
     def _cos(self, z_a: Tensor, s_b: Tensor, g_aa: Tensor, g_ab: Tensor) -> Tensor:
         encode = self.method.motion_encoder

@@ -9,17 +9,20 @@ import torch.nn.functional as F
 from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES, POINTS
 from remime.methods import build_method, load_method
-from remime.methods.mapping import DirectionMap, FullMap, Mapping, MeshMotionEncoder
+from remime.methods.mapping import Correction, DirectionMap, FullMap, Mapping, MeshMotionEncoder
 from remime.models import save_model
 from tests import tiny
 
 ROWS = 3
 
 
-def small(seed=0, rows=tiny.ROWS):
+def small(seed=0, rows=tiny.ROWS, **more):
     torch.manual_seed(seed)
-    method = Mapping(rows, "small", width=16, components=4)
+    method = Mapping(rows, "small", width=16, components=4, **more)
     torch.nn.init.normal_(method.map.directions, std=3)
+    if method.map.correction is not None:
+        method.map.correction.initialise(torch.randn(20, rows, 512))
+        torch.nn.init.normal_(method.map.correction.out.weight)
     torch.nn.init.normal_(method.motion_encoder.out.weight)
     method.motion_encoder.attach(tiny.Mesh())
     return method.eval().requires_grad_(False)
@@ -61,10 +64,51 @@ def test_small_map_moves_along_its_directions_only():
         method(latents, codes)
 
 
-def test_target_driven_by_itself_stays():
-    method = small(rows=ROWS)
+@pytest.mark.parametrize("correction", [0, 5])
+def test_target_driven_by_itself_stays(correction):
+    method = small(rows=ROWS, correction=correction)
     latent, own = torch.randn(ROWS, 512), frames(1)
     assert torch.allclose(method.drive(method.identify(latent, own[0]), own)[0], latent, atol=1e-5)
+
+
+def test_strength_multiplies_the_motion():
+    latent, target, driving = torch.randn(ROWS, 512), frames(1, 48)[0], frames()
+    moved = {}
+    for strength in (0.0, 0.5, 1.0):
+        method = small(rows=ROWS, strength=strength)
+        moved[strength] = method.drive(method.identify(latent, target), driving) - latent
+    assert not moved[0.0].any()
+    assert torch.allclose(2 * moved[0.5], moved[1.0], atol=1e-5)
+    assert moved[1.0].abs().min() > 0
+
+
+def test_correction_depends_on_the_target_and_lies_in_its_latents():
+    correction = small(rows=ROWS, correction=5).map.correction
+    targets, difference = torch.randn(2, ROWS, 512), torch.randn(1, 4).expand(2, -1)
+    added = correction(targets, difference)
+    assert not torch.allclose(added[0], added[1], atol=1e-3)
+    assert torch.allclose(correction(targets[:1], difference[:1]), added[:1], atol=1e-4)
+    axes = correction.axes
+    assert torch.allclose(axes @ axes.T, torch.eye(5), atol=1e-4)
+    flat = added.flatten(1)
+    assert torch.allclose(flat @ axes.T @ axes, flat, rtol=1e-3, atol=1e-3)
+    method = small(rows=ROWS, correction=5)
+    codes, own = torch.randn(2, 4), torch.randn(2, 4)
+    expected = targets + method.map.motion(codes - own) + correction(targets, codes - own)
+    assert torch.allclose(method(targets, codes, own), expected, atol=1e-4)
+
+
+def test_correction_of_few_latents_has_few_axes():
+    correction = Correction(ROWS, 4, rank=8)
+    correction.initialise(torch.randn(3, ROWS, 512))
+    assert not correction.axes[3:].any()
+    assert not correction(torch.randn(2, ROWS, 512), torch.randn(2, 4)).any()  # nothing is learned yet
+
+
+@pytest.mark.parametrize("option", [{"strength": 0.5}, {"correction": 4}])
+def test_the_papers_map_has_no_rest(option):
+    with pytest.raises(InputError, match="does not tell motion from rest"):
+        Mapping(1, "paper", **option)
 
 
 def test_direction_map_starts_from_measured_directions():

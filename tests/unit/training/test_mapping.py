@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from remime.errors import InputError
 from remime.methods.mapping import Mapping
 from remime.training import mapping
 from remime.training.data import Frames, SameMotion, indexed_frames, selected_frames
@@ -26,6 +27,7 @@ OPTIONS = {
     "learning_rate": 1e-3,
 }
 LATENT = {"latent_batch": 8, "image_every": 0, "losses": {"latent": 1.0}}
+CORRECTION = {"correction": 12, "correction_batch": 4, "correction_resolution": 32, "image_every": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +35,8 @@ def cheap(monkeypatch):
     def build(options, generator):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            method = Mapping(generator.rows, "small", width=32, components=4)
+            correction = options.get("correction", 0)
+            method = Mapping(generator.rows, "small", width=32, components=4, correction=correction)
         method.motion_encoder.attach(tiny.Mesh())
         return method
 
@@ -122,8 +125,79 @@ def test_rendered_frames_show_the_true_motion(tmp_path, made):
     assert unaware != pytest.approx(float(expected.detach()), rel=0.1)
 
 
+def moving(task):
+    """The same task, with directions that show."""
+    with torch.no_grad():
+        task.method.map.directions.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
+    return task
+
+
+def test_only_the_correction_learns_to_keep_the_person(made, tmp_path):
+    task = moving(made(**CORRECTION, learning_rate=1e-2, losses={"kept_motion": 0.0}))
+    batch = task.batch(0)
+    task.batch = lambda step: batch  # so that what is left to learn is seen, not the luck of batches
+    before = {k: v.clone() for k, v in task.module.state_dict().items()}
+    result = train(task, LoopOptions(60, validate_every=60), tmp_path, "correction")
+    losses = [r["value"] for r in result.history if r["name"] == "kept_id"]
+    assert losses[-1] < 0.8 * losses[0]
+    changed = {k for k, v in task.module.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(k.startswith("method.map.correction.") for k in changed)
+
+
+def test_kept_terms_by_hand(made):
+    task = moving(made(**CORRECTION))
+    torch.nn.init.normal_(task.correction.out.weight, generator=torch.Generator().manual_seed(2))
+    b = task.batch(3)["kept"]
+    assert b["latents"].shape == (4, tiny.ROWS, 512)
+    encoder, latents = task.method.motion_encoder, b["latents"]
+    kept = task.decode(latents)
+    difference = encoder(task.pairs.frames.images(b["driving"])) - encoder(kept)
+    plain = latents + torch.einsum("bk,krd->brd", difference, task.method.map.directions)
+    shown, wanted = task.decode(task.method.map(latents, difference)), task.decode(plain)
+    assert not torch.allclose(shown, wanted)
+    (_, first), (_, second) = [
+        (tiny.Mesh()(images).points, encoder.measure(images)) for images in (shown, wanted)
+    ]
+    shapes = (first[:, -52:] - second[:, -52:]).square().mean() / 0.1**2
+    codes = (encoder.encode(first) - encoder.encode(second)).square().mean()
+    figures = one_step(task, 3)
+    assert figures["kept_motion"] == pytest.approx(float((shapes + codes).detach()), rel=1e-3)
+    assert figures["kept_id"] == pytest.approx(float(task.losses.same_person(shown, kept).detach()), rel=1e-3)
+
+
+def test_targets_of_the_correction_are_generated_and_real(made):
+    """Half come from the generator's W, the same in every row, half from the training data; with noise."""
+    task = made(**CORRECTION)
+    latents = task.batch(0)["kept"]["latents"]
+    rows = latents.std(1).mean((1,))
+    known = task.pairs.frames.latents(range(len(task.pairs.frames)))
+    nearest = [(known - latent).abs().mean((1, 2)).min().item() for latent in latents]
+    assert max(nearest[2:]) < 0.12 * task.spread < min(nearest[:2])
+    assert rows[:2].max() < 0.12 * task.spread
+    again = made(**CORRECTION).batch(0)["kept"]
+    assert torch.equal(again["latents"], latents)
+    assert not torch.equal(task.batch(1)["kept"]["latents"], latents)
+
+
 @pytest.mark.parametrize(
-    "more", [{}, {"variant": "gen"}, {"latent_batch": 4}], ids=["ours", "gen", "latent too"]
+    ("options", "message"),
+    [
+        ({"correction": 0}, r"the mapping has no correction"),
+        ({"image_every": 1}, r"image_every asks for more"),
+        ({"latent_batch": 4}, r"latent_batch asks for more"),
+        ({"variant": "gen"}, r"variant asks for more"),
+    ],
+)
+def test_a_correction_learns_alone(made, options, message):
+    with pytest.raises(InputError, match=message):
+        made(**{**CORRECTION, **options})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"variant": "gen"}, {"latent_batch": 4}, CORRECTION],
+    ids=["ours", "gen", "latent too", "correction"],
 )
 def test_exact_resume(made, tmp_path, more):
     loop = LoopOptions(6, seed=1, validate_every=3, checkpoint_every=2)
