@@ -197,11 +197,12 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                     f"{where}.optimise_identity: {entry['optimise_identity']!r} is also score.identity; a "
                     "target is never scored by the network that it was fitted with, so change one of them"
                 )
-            if entry.get("strength", 1) != 1 and entry.get("preset") == "paper":
-                yield (
-                    f"{where}.strength: {entry['strength']:g} has no meaning for the preset paper, whose M "
-                    "does not tell motion from rest; leave it at 1, or set `preset: small`"
-                )
+            for key, usual in (("strength", 1), ("correction", 0)):
+                if entry.get("preset") == "paper" and entry.get(key, usual) != usual:
+                    yield (
+                        f"{where}.{key}: {entry[key]:g} has no meaning for the preset paper, whose M does not tell "
+                        f"motion from rest; leave it at {usual}, or set `preset: small`"
+                    )
             if entry.get("variant") == "cos" and not train["losses"]["cos"]:
                 yield f"{where}.train.losses.cos: is 0; the variant cos needs a weight above 0"
 

@@ -331,6 +331,18 @@ def test_fitting_targets_needs_the_network_of_the_loss() -> None:
     assert fitted.train_options("mapping") == plain.train_options("mapping")
 
 
+def test_strength_is_for_those_who_drive() -> None:
+    weak, plain = layout(models={"mapping": {"strength": 0.8}}), layout()
+    assert weak.reenact_options("mapping")["strength"] == 0.8
+    assert "strength" not in plain.reenact_options("mapping")
+    assert weak.train_options("mapping") == plain.train_options("mapping")
+    summaries = [where.summary_options()["models"]["mapping"] for where in (weak, plain)]
+    assert [summary.get("strength") for summary in summaries] == [0.8, None]
+    corrected = layout(models={"mapping": {"correction": 8}})
+    assert corrected.train_options("mapping")["correction"] == 8
+    assert "correction" not in plain.train_options("mapping")
+
+
 def test_people_who_share_motions_are_inputs_without_latents() -> None:
     heads = {"source": "heads", "shared_motions": True, "shards": 2}
     train = {"same_motion": ["heads"], "losses": {"same_motion": 1.0}}

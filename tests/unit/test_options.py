@@ -176,6 +176,14 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
             "models.mapping.optimise_identity: 'hopenet-lite' is not a network of the role identity",
         ),
         (
+            {"models": {"mapping": {"preset": "paper", "strength": 0.9}}},
+            "models.mapping.strength: 0.9 has no meaning for the preset paper",
+        ),
+        (
+            {"models": {"mapping": {"preset": "paper", "correction": 8}}},
+            "models.mapping.correction: 8 has no meaning for the preset paper",
+        ),
+        (
             {"models": {"mapping": {"train": {"losses": {"same_motion": 1.0}}}}},
             "losses.same_motion is 1.0, but same_motion names no dataset",
         ),

@@ -60,6 +60,12 @@ def command(
             help="Steps that fit the target's latent to its image, from the inverter's (not for linear).",
         ),
     ] = OPTIMISE,
+    strength: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="X", help="What the motion is multiplied by; less keeps more of the person."
+        ),
+    ] = 1.0,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Show target, driving face and result next to each other.")
     ] = False,
@@ -85,6 +91,7 @@ def command(
             inverter,
             int(resolution),
             optimise,
+            strength,
             side_by_side,
             device,
             batch,
@@ -105,6 +112,7 @@ class Request:
     inverter: Path | None = None
     resolution: int = 256
     optimise: int = OPTIMISE
+    strength: float = 1.0
     side_by_side: bool = False
     device: str = "auto"
     batch: int = 16
@@ -210,7 +218,9 @@ class Engine:
         self.generator: Generator = load_generator(name).to(device)
         self.inverter: Inverter = load_inverter(files.inverter, self.generator, device)
         own = load_generator(name).to(device) if files.model is not None else self.generator
-        self.method = load_method({"method": files.method}, files.model, own, device)
+        self.method = load_method(
+            {"method": files.method, "strength": request.strength}, files.model, own, device
+        )
         self.reenactor: Reenactor = Reenactor(
             own, self.method, request.resolution, request.batch, request.pixel_format
         )
@@ -507,6 +517,7 @@ class _Film:
             "inverter": files.inverter.stem,
             "generator": files.inverter_meta["generator"],
             "optimise": files.optimise,
+            "strength": self.request.strength,
             "weights": {
                 "inverter": sha256(files.inverter),
                 "model": sha256(files.model) if files.model is not None else "",
