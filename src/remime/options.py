@@ -200,8 +200,8 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
             for key, usual in (("strength", 1), ("correction", 0)):
                 if entry.get("preset") == "paper" and entry.get(key, usual) != usual:
                     yield (
-                        f"{where}.{key}: {entry[key]:g} has no meaning for the preset paper, whose M does not tell "
-                        f"motion from rest; leave it at {usual}, or set `preset: small`"
+                        f"{where}.{key}: {entry[key]:g} has no meaning for the preset paper, whose M does "
+                        f"not tell motion from rest; leave it at {usual}, or set `preset: small`"
                     )
             if entry.get("variant") == "cos" and not train["losses"]["cos"]:
                 yield f"{where}.train.losses.cos: is 0; the variant cos needs a weight above 0"
