@@ -43,7 +43,7 @@ _DIRECTIONS = "models/puppet-directions.safetensors"
 # Keys of a training that are arguments of their own.
 _DATA = ("init", "datasets", "same_motion")
 # Keys of a model that tell how it is used; its training does not depend on them.
-_USE = ("optimise", "optimise_identity", "strength")
+_USE = ("optimise", "optimise_identity", "optimise_truncation", "strength")
 # What heads are built of.
 _KIT = ("head-anatomy", "head-parts")
 # Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
@@ -456,7 +456,8 @@ class Layout:
         """What the stage ``reenact`` is told."""
         entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init")}
         if not entry.get("optimise"):
-            entry.pop("optimise_identity", None)
+            for key in ("optimise_identity", "optimise_truncation"):
+                entry.pop(key, None)
         if entry["method"] == "mapping" and entry["strength"] == 1:
             del entry["strength"]  # so that videos from before mappings had this key are not made again
         return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}

@@ -3,6 +3,9 @@
 An encoder that generalises from few faces finds a face like the one it is shown; the person is nearby in W+
 and a few steps of descent find it (Zhu et al. 2016 call this hybrid inversion; losses as pSp's, Richardson et
 al. 2021, Eq. 5). Worth its time for a target, which is inverted once, not for every frame of a video.
+
+The guess is truncated first. An encoder's latents of unusual pictures lie far from those that the generator was
+trained with; there a fit finds the picture all the same, but what it finds does not move like a face.
 """
 
 from __future__ import annotations
@@ -25,10 +28,15 @@ _L2, _LPIPS, _IDENTITY = 1.0, 0.8, 0.2
 # Between any two people dlib's embeddings have a cosine above 0.9, where ArcFace's kind has about 0.
 _IDENTITY_OF = {"dlib-resnet-id": 1.0}
 IDENTITY = "edgeface-s"
+TRUNCATION = 1.0
 
 
 def load_optimiser(
-    generator: Generator, steps: int, identity: str = IDENTITY, device: str | torch.device = "cpu"
+    generator: Generator,
+    steps: int,
+    identity: str = IDENTITY,
+    device: str | torch.device = "cpu",
+    truncation: float = TRUNCATION,
 ) -> LatentOptimiser:
     """An optimiser with its networks.
 
@@ -38,12 +46,13 @@ def load_optimiser(
         identity: name of the identity network, which must not be the one that judges later. Its weight is
             0.2, for dlib's 1.
         device: the generator's.
+        truncation: of the first guess.
 
     Raises:
         WeightsError: a network is missing.
     """
     losses = ImageLosses(identity).to(device)
-    return LatentOptimiser(generator, losses, steps, _IDENTITY_OF.get(identity, _IDENTITY))
+    return LatentOptimiser(generator, losses, steps, _IDENTITY_OF.get(identity, _IDENTITY), truncation)
 
 
 class LatentOptimiser:
@@ -54,12 +63,19 @@ class LatentOptimiser:
         losses: their networks.
         steps: of descent; 0 returns latents unchanged.
         identity: weight of the loss of identity (see ``load_optimiser``).
+        truncation: the first guess is pulled towards the mean latent: 1 leaves it, 0 is the mean.
     """
 
     def __init__(
-        self, generator: Generator, losses: ImageLosses, steps: int, identity: float = _IDENTITY
+        self,
+        generator: Generator,
+        losses: ImageLosses,
+        steps: int,
+        identity: float = _IDENTITY,
+        truncation: float = TRUNCATION,
     ) -> None:
         self.generator, self.losses, self.steps, self.identity = generator, losses, steps, identity
+        self.truncation = truncation
         self._resolution = generator.decode_resolution(SIZE)
 
     @torch.inference_mode(False)
@@ -79,7 +95,10 @@ class LatentOptimiser:
             raise shape_error("latent", f"[{self.generator.rows}, 512]", latent.shape)
         # A clone of an inference tensor made here is an ordinary one.
         wanted = fit(image.detach().clone()[None], SIZE)
-        latent = latent.detach().clone()[None].requires_grad_()
+        latent = latent.detach().clone()[None]
+        if self.steps:
+            latent = self.generator.truncate(latent, self.truncation)
+        latent.requires_grad_()
         optimizer = torch.optim.Adam([latent], betas=(0.9, 0.99))
         for step in range(self.steps):
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * _schedule(step, self.steps)

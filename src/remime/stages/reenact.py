@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "inverter": "psp",
     "optimise": 0,
     "optimise_identity": "edgeface-s",
+    "optimise_truncation": 1.0,
 }
 
 
@@ -114,7 +115,9 @@ class _Job:
         from remime.optimisation import load_optimiser
 
         device = self.plain.mean_latent.device
-        return load_optimiser(self.plain, self.o["optimise"], self.o["optimise_identity"], device)
+        return load_optimiser(
+            self.plain, self.o["optimise"], self.o["optimise_identity"], device, self.o["optimise_truncation"]
+        )
 
     def optimised(self, pair: Mapping[str, Any], image: NDArray[np.uint8], guess: Tensor) -> Tensor:
         """The latent [rows, 512] of a target's frame, fitted once, from the inverter's."""
