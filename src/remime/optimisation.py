@@ -4,8 +4,8 @@ An encoder that generalises from few faces finds a face like the one it is shown
 and a few steps of descent find it (Zhu et al. 2016 call this hybrid inversion; losses as pSp's, Richardson et
 al. 2021, Eq. 5). Worth its time for a target, which is inverted once, not for every frame of a video.
 
-The guess is truncated first. An encoder's latents of unusual pictures lie far from those that the generator was
-trained with; there a fit finds the picture all the same, but what it finds does not move like a face.
+The guess is truncated first. An encoder's latents of unusual pictures lie far from those that the generator
+was trained with; there a fit finds the picture all the same, but what it finds does not move like a face.
 """
 
 from __future__ import annotations

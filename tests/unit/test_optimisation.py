@@ -51,6 +51,28 @@ def test_more_steps_come_nearer():
 def test_no_steps_change_nothing():
     optimiser, image, guess = example(0)
     assert torch.equal(optimiser(image, guess), guess)
+    optimiser.truncation = 0.5
+    assert torch.equal(optimiser(image, guess), guess)
+
+
+def test_a_fit_starts_from_the_truncated_guess(monkeypatch):
+    optimiser, image, guess = example(2)
+    monkeypatch.setattr(optimiser, "_loss", lambda latent, wanted: 0 * latent.sum())
+    for truncation in (1.0, 0.75, 0.0):
+        optimiser.truncation = truncation
+        mean = optimiser.generator.mean_latent
+        assert torch.allclose(optimiser(image, guess), mean + truncation * (guess - mean), atol=1e-6)
+
+
+def test_an_unusual_guess_is_no_obstacle():
+    """Pulled halfway to the mean, a fit from far off ends nearer than without."""
+    errors = {}
+    for truncation in (1.0, 0.5):
+        optimiser, image, guess = example(20)
+        optimiser.truncation = truncation
+        far = optimiser.generator.mean_latent + 3 * (guess - optimiser.generator.mean_latent)
+        errors[truncation] = error(optimiser, image, optimiser(image, far))
+    assert errors[0.5] < errors[1.0]
 
 
 def test_where_gradients_are_off():
