@@ -333,7 +333,7 @@ def test_fitting_targets_needs_the_network_of_the_loss() -> None:
 
 
 def test_strength_is_for_those_who_drive() -> None:
-    weak, plain = layout(models={"mapping": {"strength": 0.8}}), layout()
+    weak, plain = (layout(models={"mapping": {"strength": x}}) for x in (0.8, 1))
     assert weak.reenact_options("mapping")["strength"] == 0.8
     assert "strength" not in plain.reenact_options("mapping")
     assert weak.train_options("mapping") == plain.train_options("mapping")

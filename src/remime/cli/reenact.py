@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = ("256", "512", "1024")
 OPTIMISE = 50
+STRENGTH = 0.9  # of small mappings, as in config.yaml
 
 
 def command(
@@ -61,11 +62,14 @@ def command(
         ),
     ] = OPTIMISE,
     strength: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0, metavar="X", help="What the motion is multiplied by; less keeps more of the person."
+            min=0,
+            metavar="X",
+            help="What the motion is multiplied by; less keeps more of the person [default: 0.9 for small "
+            "mappings, else 1].",
         ),
-    ] = 1.0,
+    ] = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Show target, driving face and result next to each other.")
     ] = False,
@@ -112,7 +116,7 @@ class Request:
     inverter: Path | None = None
     resolution: int = 256
     optimise: int = OPTIMISE
-    strength: float = 1.0
+    strength: float | None = None
     side_by_side: bool = False
     device: str = "auto"
     batch: int = 16
@@ -146,7 +150,7 @@ class Made:
 
 @dataclass(frozen=True)
 class _Files:
-    """The model files, their descriptions, and how many steps fit a target's latent."""
+    """The model files, their descriptions, how many steps fit a target's latent, and how far it follows."""
 
     method: str
     model: Path | None
@@ -154,6 +158,7 @@ class _Files:
     inverter: Path
     inverter_meta: dict[str, Any]
     optimise: int
+    strength: float
 
     @property
     def networks(self) -> list[str]:
@@ -194,7 +199,9 @@ def _files(request: Request) -> _Files:
         )
     # Methods without a model of their own, as the linear one, want the latents as they come.
     optimise = request.optimise if model is not None else 0
-    return _Files(method, model, model_meta, inverter, inverter_meta, optimise)
+    small = model_meta is not None and model_meta.get("preset") == "small"
+    strength = request.strength if request.strength is not None else STRENGTH if small else 1.0
+    return _Files(method, model, model_meta, inverter, inverter_meta, optimise, strength)
 
 
 class Engine:
@@ -219,7 +226,7 @@ class Engine:
         self.inverter: Inverter = load_inverter(files.inverter, self.generator, device)
         own = load_generator(name).to(device) if files.model is not None else self.generator
         self.method = load_method(
-            {"method": files.method, "strength": request.strength}, files.model, own, device
+            {"method": files.method, "strength": files.strength}, files.model, own, device
         )
         self.reenactor: Reenactor = Reenactor(
             own, self.method, request.resolution, request.batch, request.pixel_format
@@ -517,7 +524,7 @@ class _Film:
             "inverter": files.inverter.stem,
             "generator": files.inverter_meta["generator"],
             "optimise": files.optimise,
-            "strength": self.request.strength,
+            "strength": files.strength,
             "weights": {
                 "inverter": sha256(files.inverter),
                 "model": sha256(files.model) if files.model is not None else "",

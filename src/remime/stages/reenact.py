@@ -31,7 +31,7 @@ OPTIONS: dict[str, Any] = {
     "inverter": "psp",
     "optimise": 0,
     "optimise_identity": "edgeface-s",
-    "optimise_truncation": 1.0,
+    "optimise_truncation": 0.5,
 }
 
 

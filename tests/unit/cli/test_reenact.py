@@ -219,7 +219,7 @@ def film(tmp_path, monkeypatch, found, spare=True, said=None, **changes):
     request = reenact.Request(driving, "random:1", tmp_path / "o.mp4", **changes)
     model = tmp_path / "m.safetensors"
     meta = {"generator": "g"}
-    files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta, 0)
+    files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta, 0, 1.0)
     moments = [m if m.index in found else Moment(m.index, m.time, None) for m in Faces(driving, aligned=True)]
     batches = [moments[:4], moments[4:8], moments[8:]]
     monkeypatch.setattr(reenact._Film, "_spare_core", lambda self: spare)
