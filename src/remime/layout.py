@@ -454,7 +454,8 @@ class Layout:
 
     def reenact_options(self, model: str) -> dict[str, Any]:
         """What the stage ``reenact`` is told."""
-        entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init")}
+        # Of the correction the model's file tells.
+        entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init", "correction")}
         if not entry.get("optimise"):
             for key in ("optimise_identity", "optimise_truncation"):
                 entry.pop(key, None)

@@ -342,6 +342,7 @@ def test_strength_is_for_those_who_drive() -> None:
     corrected = layout(models={"mapping": {"correction": 8}})
     assert corrected.train_options("mapping")["correction"] == 8
     assert "correction" not in plain.train_options("mapping")
+    assert corrected.reenact_options("mapping") == layout().reenact_options("mapping")
 
 
 def test_people_who_share_motions_are_inputs_without_latents() -> None:

@@ -58,7 +58,7 @@ def command(
         typer.Option(
             min=0,
             metavar="N",
-            help="Steps that fit the target's latent to its image, from the inverter's (not for linear).",
+            help="Steps that fit the target's latent to its image (not for linear).",
         ),
     ] = OPTIMISE,
     strength: Annotated[

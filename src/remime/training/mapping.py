@@ -62,9 +62,7 @@ STATISTICS = 512  # frames from which a new motion encoder takes the statistics 
 AXES = 2048  # latents from which the correction takes its principal axes
 NOISE = 0.1  # of its targets, in units of the latents' spread: fitted latents lie beside the generator's own
 TRUNCATIONS = (0.7, 0.9)  # of the generator's own faces among them
-BLENDSHAPE = (
-    0.1  # a difference of blendshapes, of 0 to 1, that counts as much as one standard deviation of a code
-)
+BLENDSHAPE = 0.1  # difference of a blendshape, of 0 to 1, that counts as much as 1 in a motion code
 COS_WEIGHT = 0.1  # of the variant `cos`; the paper prints none
 VARIED = 0.02  # standard deviation of a blendshape, of 0 to 1, from which its course is held to be motion
 
