@@ -355,8 +355,8 @@ class Layout:
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
         if not merged["patience"]:  # so that trainings from before this key existed are not repeated
             del merged["patience"]
-        for key in ("correction", "correction_batch"):  # likewise
-            if not merged.get(key, 1):
+        for key in ("components", "correction", "correction_batch", "varied"):  # likewise
+            if kind == "method" and not merged.get(key, 1):
                 del merged[key]
         return self._seeded({k: v for k, v in merged.items() if k not in (*_DATA, *_USE)})
 
@@ -454,8 +454,9 @@ class Layout:
 
     def reenact_options(self, model: str) -> dict[str, Any]:
         """What the stage ``reenact`` is told."""
-        # Of the correction the model's file tells.
-        entry = {k: v for k, v in self.trained(model).items() if k not in ("train", "init", "correction")}
+        # Of its structure the model's file tells.
+        left = ("train", "init", "components", "correction")
+        entry = {k: v for k, v in self.trained(model).items() if k not in left}
         if not entry.get("optimise"):
             for key in ("optimise_identity", "optimise_truncation"):
                 entry.pop(key, None)

@@ -339,10 +339,14 @@ def test_strength_is_for_those_who_drive() -> None:
     assert weak.train_options("mapping") == plain.train_options("mapping")
     summaries = [where.summary_options()["models"]["mapping"] for where in (weak, plain)]
     assert [summary.get("strength") for summary in summaries] == [0.8, None]
-    corrected = layout(models={"mapping": {"correction": 8}})
-    assert corrected.train_options("mapping")["correction"] == 8
-    assert "correction" not in plain.train_options("mapping")
-    assert corrected.reenact_options("mapping") == layout().reenact_options("mapping")
+
+
+@pytest.mark.parametrize("key", ["components", "correction"])
+def test_structure_is_for_the_training(key) -> None:
+    changed, plain = layout(models={"mapping": {key: 8}}), layout()
+    assert changed.train_options("mapping")[key] == 8
+    assert key not in plain.train_options("mapping")
+    assert changed.reenact_options("mapping") == plain.reenact_options("mapping")
 
 
 def test_people_who_share_motions_are_inputs_without_latents() -> None:

@@ -180,6 +180,10 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
             "models.mapping.strength: 0.9 has no meaning for the preset paper",
         ),
         (
+            {"models": {"mapping": {"preset": "paper", "components": 8}}},
+            "models.mapping.components: 8 has no meaning for the preset paper",
+        ),
+        (
             {"models": {"mapping": {"preset": "paper", "correction": 8}}},
             "models.mapping.correction: 8 has no meaning for the preset paper",
         ),

@@ -86,7 +86,9 @@ def degrade(images: Tensor, seed: int, total: int | None = None, rows: slice = E
     return torch.cat(out) if out else images
 
 
-def vary(images: Tensor, seed: int, total: int | None = None, rows: slice = EVERY) -> Tensor:
+def vary(
+    images: Tensor, seed: int, total: int | None = None, rows: slice = EVERY, mirror: bool = True
+) -> Tensor:
     """Take the same faces with another camera: mirrored, shifted, turned, scaled, in other light and colours.
 
     Generated faces are all lit and framed alike. What is varied here is wanted of the reconstruction too, so
@@ -96,6 +98,7 @@ def vary(images: Tensor, seed: int, total: int | None = None, rows: slice = EVER
         images: [B,3,R,R] in [-1,1].
         seed: of the choices.
         total, rows: the images are these rows of a batch of ``total``; choices are made for all of it.
+        mirror: half of them; a mirrored face shows another motion.
     """
     source = torch.Generator().manual_seed(seed)
     total = total or len(images)
@@ -107,7 +110,7 @@ def vary(images: Tensor, seed: int, total: int | None = None, rows: slice = EVER
         return (torch.rand(total, generator=source) * (high - low) + low)[rows]
 
     angle, scale = uniform(-0.06, 0.06), uniform(0.93, 1.07)  # radians; about 3 degrees
-    mirrored = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    mirrored = torch.where(uniform(0, 1) < (0.5 if mirror else 0.0), -1.0, 1.0)
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     affine = [
         torch.stack([mirrored * cosine, -sine, uniform(-0.06, 0.06)], 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,6 +69,7 @@ class Job:
         start: the model that it starts from, or None.
         same_motion: people who share motions, or None.
         driving: frames of others of these, to drive the validation's people with, or None.
+        leaking: those of these others who share motions, or None.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Job:
     start: Model | None
     same_motion: SameMotion | None = None
     driving: Frames | None = None
+    leaking: SameMotion | None = None
 
 
 def read_job(
@@ -123,7 +126,17 @@ def read_job(
     names = [*(d.name for d in datasets), *(f"{d.name} ({use})" for d in same_motion)]
     shared = SameMotion.read(same_motion, "train", o["seed"]) if same_motion and weighted else None
     driving = selected_frames(same_motion, "val", sampled=False) if same_motion else None
-    return Job(name, o, digest, names, frames[0], frames[1], start, shared, driving)
+    leaking = _sharing(same_motion, o["seed"])
+    return Job(name, o, digest, names, frames[0], frames[1], start, shared, driving, leaking)
+
+
+def _sharing(datasets: Sequence[Dataset], seed: int) -> SameMotion | None:
+    """Rendered people of the validation split who share motions, if there are such."""
+    try:
+        return SameMotion.read(datasets, "val", seed) if datasets else None
+    except InputError as error:
+        print(f"no figure of leakage: {error.problem}", file=sys.stderr)
+        return None
 
 
 def _tables(dataset: Dataset, o: Mapping[str, Any]) -> list[str]:
@@ -187,7 +200,9 @@ def make_task(job: Job, state: Path, device: torch.device, processes: Processes 
     options["init"] = job.start is not None
     if job.start is not None:
         known = job.start.meta["options"]
-        options |= {k: known[k] for k in ("stage", "correction") if k in known and not options.get(k)}
+        options |= {
+            k: known[k] for k in ("stage", "components", "correction") if k in known and not options.get(k)
+        }
     task = _task(options, job, state, device, processes or Processes())
     if job.start is not None:
         initialise(task.module, job.start)
@@ -220,9 +235,8 @@ def _task(options: dict[str, Any], job: Job, state: Path, device: torch.device, 
         from remime.training.mapping import MappingTask
 
         assert job.train is not None
-        return MappingTask(
-            options, generator, job.train, job.validation, device, processes, job.same_motion, job.driving
-        )
+        shared = job.same_motion, job.driving, job.leaking
+        return MappingTask(options, generator, job.train, job.validation, device, processes, *shared)
     raise InputError(
         "train", f"cannot train {options.get('method')!r}", "method: restyle-psp, restyle-e4e, mapping"
     )

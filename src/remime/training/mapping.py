@@ -24,6 +24,7 @@ from remime.progress import track
 from remime.shards import stable_hash
 from remime.sources.directions import load_directions
 from remime.training.data import Crossings, Frames, Pairs, SameMotion
+from remime.training.generated import degrade, vary
 from remime.training.loop import Task, Updater
 from remime.training.losses import ImageLosses, cosface, face_crop
 from remime.training.optimizers import Ranger
@@ -39,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "correction_resolution": 128,  # at which it looks at faces
     "truth": True,  # the latent loss asks for the motion of true latents where frames were rendered from such
     "image_every": 1,  # steps between batches with image losses
+    "varied": 0.0,  # share of the driving frames that E_m sees with another camera and in other light
     "identity": "dlib-resnet-id",
     "crop": "paper",
     "cos_scale": 5.0,  # a of Eq. 4
@@ -57,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
     },
 }
 MOMENTS, PEOPLE = 16, 4  # per step, for the loss of the same motion
+LEAKING = 32  # moments at most from which the leakage is measured
 SPREAD = 512  # frames from which the spread of latents is taken
 STATISTICS = 512  # frames from which a new motion encoder takes the statistics of its inputs
 AXES = 2048  # latents from which the correction takes its principal axes
@@ -111,6 +114,8 @@ class MappingTask(Task):
         processes: those that train together.
         same_motion: rendered people who share motions; needed by that term.
         driving: frames of clips that only drive in validation, or None.
+        leaking: rendered people of the validation split who share motions, for the figure of that name; or
+            None.
 
     Raises:
         InputError: too few identities, the processes cannot share a batch evenly, or a correction is to learn
@@ -129,6 +134,7 @@ class MappingTask(Task):
         processes: Processes | None = None,
         same_motion: SameMotion | None = None,
         driving: Frames | None = None,
+        leaking: SameMotion | None = None,
     ) -> None:
         losses = {**DEFAULTS["losses"], **options.get("losses", {})}
         self.o = {**DEFAULTS, **options, "losses": losses}
@@ -164,6 +170,8 @@ class MappingTask(Task):
         self.pairs = Pairs(train, self.seed)
         self.validation = _crossings(validation, driving)
         self.measured: Tensor | None = None
+        self.varied: Tensor | None = None  # as ``measured``, of the frames as another camera sees them
+        self.leaking = leaking
         self.same_motion = same_motion if losses["same_motion"] else None
         self.same_measured: Tensor | None = None
         if isinstance(self.method.motion_encoder, MeshMotionEncoder):
@@ -190,12 +198,13 @@ class MappingTask(Task):
                 f"is {self.o['correction_batch']}, but the mapping has no correction",
                 "set `correction` (preset small), or leave correction_batch at 0",
             )
-        beside = [key for key in ("latent_batch", "image_every") if self.o[key]]
+        beside = [key for key in ("latent_batch", "image_every", "varied") if self.o[key]]
         if beside or self.o["variant"] != "ours":
             raise InputError(
                 "correction_batch",
                 f"the correction learns alone, but {', '.join(beside) or 'variant'} asks for more",
-                "set latent_batch and image_every to 0 and the variant to ours, or correction_batch to 0",
+                "set latent_batch, image_every and varied to 0 and the variant to ours,"
+                " or correction_batch to 0",
             )
         step = max(1, len(train) // AXES)
         rows = range(0, len(train), step)[:AXES]
@@ -232,15 +241,35 @@ class MappingTask(Task):
             encoder.spread.copy_(measured.std(0).clamp_min(1e-3))
         if everything:
             self.measured = measured
+        if self.o["latent_batch"] and self.o["varied"]:
+            self.varied = self._measure(encoder, frames, chosen, varied=True)
 
     @torch.no_grad()
-    def _measure(self, encoder: MeshMotionEncoder, frames: Frames, chosen: Sequence[int]) -> Tensor:
+    def _measure(
+        self, encoder: MeshMotionEncoder, frames: Frames, chosen: Sequence[int], varied: bool = False
+    ) -> Tensor:
         own = chosen[self.processes.rows()]
         parts = [torch.empty(0, *encoder.mean.shape)]
         for start in track(range(0, len(own), 16), "mesh of the training frames", unit="batches"):
-            images = frames.images(own[start : start + 16])
+            rows = own[start : start + 16]
+            images = frames.images(rows)
+            if varied:  # each by its own seed, so that the number of processes does not matter
+                images = torch.cat(
+                    [self._another_camera(images[i : i + 1], row) for i, row in enumerate(rows)]
+                )
             parts.append(encoder.measure(images.to(self.device)).cpu())
         return self.processes.gather(torch.cat(parts), len(chosen))
+
+    def _another_camera(
+        self, images: Tensor, number: int, total: int | None = None, rows: slice = slice(None)
+    ) -> Tensor:
+        seed = stable_hash(f"{self.seed}:{number}:camera") % 2**62
+        return degrade(vary(images, seed, total, rows, mirror=False), seed, total, rows)
+
+    def _chosen(self, step: int, count: int) -> Tensor:
+        """Which driving frames of a batch E_m sees varied, [count], of which these are this process's."""
+        source = torch.Generator().manual_seed(stable_hash(f"{self.seed}:{step}:varied") % 2**62)
+        return (torch.rand(count, generator=source) < self.o["varied"])[self.processes.rows()]
 
     def batch(self, step: int) -> dict[str, Any]:
         """Pairs for the image losses on every ``image_every``-th step, and for the latent loss."""
@@ -250,6 +279,8 @@ class MappingTask(Task):
         if self.o["latent_batch"]:
             where = self.pairs.batch(step + 2**40, self.o["latent_batch"])
             out["latent"] = {k: v[self.processes.rows()] for k, v in where.items()}
+            if self.varied is not None:
+                out["latent"]["varied"] = self._chosen(step + 2**40, self.o["latent_batch"]).int().tolist()
         if self.correction is not None:
             out["kept"] = self._targets(step)
         if self.same_motion is not None:
@@ -260,6 +291,9 @@ class MappingTask(Task):
         where, frames = {k: v[rows] for k, v in pairs.batch(step, size).items()}, pairs.frames
         batch = {f"image_{k}": fit(frames.images(v), SIZE) for k, v in where.items()}
         batch |= {f"latent_{k}": frames.latents(v) for k, v in where.items()}
+        if self.o["varied"]:
+            plain, chosen = batch["image_s_a"], self._chosen(step, size)[:, None, None, None]
+            batch["seen_s_a"] = torch.where(chosen, self._another_camera(plain, step, size, rows), plain)
         return {k: v.to(self.device) for k, v in batch.items()}
 
     @torch.no_grad()
@@ -308,7 +342,7 @@ class MappingTask(Task):
     def _latent_loss(self, where: dict[str, list[int]]) -> Tensor:
         assert self.cached_latents is not None
         driving, target = torch.tensor(where["s_a"]), torch.tensor(where["t_a"])
-        codes = self._codes(where["s_a"])
+        codes = self._codes(where["s_a"], where.get("varied"))
         own = self._codes(where["t_a"]) if self.method.subtracts else None
         source, wanted = (self.cached_latents[i].to(self.device).float() for i in (target, driving))
         if (lost := self.true_minus_inverted) is not None:
@@ -323,8 +357,20 @@ class MappingTask(Task):
         added = self.method.map.motion(codes) / self.spread  # type: ignore[operator]
         return self.processes.mean(added.view(len(where), PEOPLE, *added.shape[1:]).var(1), MOMENTS)
 
-    def _codes(self, rows: list[int]) -> Tensor:
-        """Motion codes of training frames, from the cached measurements where there are any."""
+    def _codes(self, rows: list[int], varied: list[int] | None = None) -> Tensor:
+        """Motion codes of training frames, from the cached measurements where there are any.
+
+        Args:
+            rows: of the frames.
+            varied: 1 for those that another camera sees, 0 for the others; or None.
+        """
+        if varied is not None:
+            assert self.measured is not None
+            assert self.varied is not None
+            encoder = self.method.motion_encoder
+            assert isinstance(encoder, MeshMotionEncoder)
+            seen = torch.where(torch.tensor(varied)[:, None] > 0, self.varied[rows], self.measured[rows])
+            return encoder.encode(seen.to(self.device))
         return self._codes_of(self.pairs.frames, self.measured, rows)
 
     def _codes_of(self, frames: Frames, measured: Tensor | None, rows: list[int]) -> Tensor:
@@ -341,7 +387,7 @@ class MappingTask(Task):
     def _image_terms(self, b: dict[str, Tensor]) -> dict[str, Tensor]:
         """P1's Eq. 1–6 for (s_A → t_A) and (s_A → t_B)."""
         weights = self.o["losses"]
-        codes = self.method.motion_encoder(b["image_s_a"])
+        codes = self.method.motion_encoder(b.get("seen_s_a", b["image_s_a"]))
         moved = [self._move(codes, b[f"latent_t_{k}"], b[f"image_t_{k}"]) for k in "ab"]
         both = self.decode(torch.cat(moved))
         g_aa, g_ab = both.chunk(2)
@@ -407,13 +453,19 @@ class MappingTask(Task):
         correlation, over a clip's frames, of mesh blendshapes of driving and output: over frames of many
         people, a mapping that copied their resting faces would do best. Identity is the loss network's,
         since the metric's network must never choose a checkpoint that it scores.
+
+        Two figures do not choose. ``amplitude`` is the median, over blendshapes and clips, of the output's
+        standard deviation in that of the driving clip. ``leakage`` is how much more than the motion M sees:
+        the standard deviation over people who show one moment of one motion of what M adds for it, in units
+        of that over moments.
         """
         from remime.faces.mesh import load_mesh
 
+        leakage = {} if self.leaking is None else {"leakage": self._leakage(self.leaking)}
         if self.validation is None:
-            return {"score": 0.0}
+            return {"score": 0.0, **leakage}
         mesh = load_mesh().to(self.device)
-        expressions, identities = [], []
+        expressions, amplitudes, identities = [], [], []
         for i in range(self.o["validate_batches"]):
             frames, rows, target = self.validation.batch(i)
             driving = fit(frames.images(rows), SIZE).to(self.device)
@@ -424,11 +476,27 @@ class MappingTask(Task):
                 self._move(codes, latents.expand(len(rows), -1, -1), kept.expand(len(rows), -1, -1, -1))
             )
             wanted, moved = (mesh(images).blendshapes.cpu().numpy() for images in (driving, out))
-            expressions += [
-                pearson(wanted[:, j], moved[:, j]) for j in np.flatnonzero(wanted.std(0) > VARIED)
-            ]
+            lively = np.flatnonzero(wanted.std(0) > VARIED)
+            expressions += [pearson(wanted[:, j], moved[:, j]) for j in lively]
+            amplitudes += (moved.std(0) / wanted.std(0))[lively].tolist()
             identities.append(1 - float(self.losses.same_person(out, kept.expand_as(out))))
         found = [value for value in expressions if not math.isnan(value)]
         expression = float(np.mean(found)) if found else 0.0
         identity = float(np.mean(identities))
-        return {"score": -(expression + identity), "expression": expression, "identity": identity}
+        return {
+            "score": -(expression + identity),
+            "expression": expression,
+            "amplitude": float(np.median(amplitudes)) if amplitudes else 0.0,
+            "identity": identity,
+            **leakage,
+        }
+
+    def _leakage(self, shared: SameMotion) -> float:
+        step = -(-len(shared.groups) // LEAKING)
+        groups = shared.groups[::step]
+        codes = [self._codes_of(shared.frames, None, group) for group in groups]
+        added = [self.method.map.motion(code).flatten(1) for code in codes]  # type: ignore[operator]
+        people = torch.stack([a.var(0, correction=0).sum() for a in added]).mean()
+        moments = torch.stack([a.mean(0) for a in added]).var(0, correction=0).sum()
+        # A map that adds nothing lets nothing through.
+        return float((people / moments).sqrt()) if moments > 0 else 0.0

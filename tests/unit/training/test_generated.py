@@ -73,6 +73,14 @@ def test_varied_images_are_other_views_of_the_same():
     assert (seen[:, 0] - seen[:, 2]).abs().mean() > 0.02
 
 
+def test_varied_faces_need_not_be_mirrored():
+    images = torch.linspace(-0.6, 0.6, 64).expand(40, 3, 64, 64)
+    profile = vary(images, 5, mirror=False).mean((1, 2))
+    assert (profile[:, 44] > profile[:, 20]).all()
+    # All other choices are the same.
+    assert torch.isclose(profile.mean(1), vary(images, 5).mean((1, 2, 3)), atol=0.05).all()
+
+
 def test_degraded_images():
     checkers = (torch.arange(128)[:, None] + torch.arange(128)) % 2 * 1.6 - 0.8
     images = checkers.expand(200, 3, -1, -1)

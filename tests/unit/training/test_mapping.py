@@ -186,6 +186,7 @@ def test_targets_of_the_correction_are_generated_and_real(made):
         ({"correction": 0}, r"the mapping has no correction"),
         ({"image_every": 1}, r"image_every asks for more"),
         ({"latent_batch": 4}, r"latent_batch asks for more"),
+        ({"varied": 0.5}, r"varied asks for more"),
         ({"variant": "gen"}, r"variant asks for more"),
     ],
 )
@@ -196,8 +197,8 @@ def test_a_correction_learns_alone(made, options, message):
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"variant": "gen"}, {"latent_batch": 4}, CORRECTION],
-    ids=["ours", "gen", "latent too", "correction"],
+    [{}, {"variant": "gen"}, {"latent_batch": 4}, CORRECTION, {"latent_batch": 4, "varied": 0.5}],
+    ids=["ours", "gen", "latent too", "correction", "varied"],
 )
 def test_exact_resume(made, tmp_path, more):
     loop = LoopOptions(6, seed=1, validate_every=3, checkpoint_every=2)
@@ -400,6 +401,70 @@ def test_same_motion_by_hand(dataset, same):
     figures = one_step(task, 7)
     assert figures["same_motion"] == pytest.approx(3 * loss, rel=1e-5)
     assert figures["loss"] == pytest.approx(figures["latent"] + figures["same_motion"], rel=1e-5)
+
+
+def test_only_driving_frames_are_varied(made):
+    """E_m sees them so in both losses; images that the losses compare with, and targets, stay as they are."""
+    plain, varied = made(), made(varied=1.0)
+    a, b = plain.batch(2)["pairs"], varied.batch(2)["pairs"]
+    assert b.keys() - a.keys() == {"seen_s_a"}
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert (b["seen_s_a"] - b["image_s_a"]).abs().mean(1).amax((1, 2)).min() > 0.05
+    with torch.no_grad():
+        codes = varied.method.motion_encoder(b["seen_s_a"])
+        g_aa = varied.decode(moved(varied, b, "a", codes))
+        terms = varied._image_terms(b)
+    assert float(terms["l2_crop"]) == pytest.approx(
+        float(tiny.Losses().l2(face_crop(g_aa), face_crop(b["image_s_a"]))), rel=1e-4
+    )
+
+
+def test_share_of_varied_frames_in_the_latent_loss(made):
+    task = made(**LATENT, varied=0.5)
+    assert task.varied.shape == task.measured.shape
+    assert not torch.allclose(task.varied, task.measured, atol=1e-3)
+    chosen = np.concatenate([task.batch(step)["latent"]["varied"] for step in range(40)])
+    assert 0.35 < chosen.mean() < 0.65
+    batch = task.batch(1)["latent"]
+    with torch.no_grad():
+        codes = task._codes(batch["s_a"], batch["varied"])
+        for i, (row, other) in enumerate(zip(batch["s_a"], batch["varied"], strict=True)):
+            seen = (task.varied if other else task.measured)[row]
+            assert torch.allclose(codes[i], task.method.motion_encoder.encode(seen[None])[0], atol=1e-5)
+    assert "varied" not in made(**LATENT).batch(1)["latent"]
+
+
+def test_leakage_by_hand(dataset, same):
+    """1 where people differ as much as moments, 0 where only the motion counts."""
+    sets = [indexed_frames([dataset], "psp", split) for split in ("train", "val")]
+    task = MappingTask(OPTIONS, tiny.generator(), *sets, CPU, leaking=same)
+    assert len(same.groups) <= mapping.LEAKING
+    with torch.no_grad():
+        task.method.map.directions.normal_(generator=torch.Generator().manual_seed(1))
+        added = [
+            task.method.map.motion(task.method.motion_encoder(same.frames.images(group))).flatten(1).numpy()
+            for group in same.groups
+        ]
+    people = np.mean([a.var(0).sum() for a in added])
+    moments = np.var([a.mean(0) for a in added], axis=0).sum()
+    assert task.validate()["leakage"] == pytest.approx(np.sqrt(people / moments), rel=1e-3)
+    number = {tuple(group): float(i) for i, group in enumerate(same.groups)}
+    task._codes_of = lambda frames, measured, group: torch.full((len(group), 4), number[tuple(group)])
+    assert task.validate()["leakage"] == pytest.approx(0, abs=1e-5)
+    with torch.no_grad():
+        task.method.map.directions.zero_()
+    assert task.validate()["leakage"] == 0
+    assert "leakage" not in MappingTask(OPTIONS, tiny.generator(), *sets, CPU).validate()
+
+
+def test_amplitude_is_that_of_the_driving_clip(made):
+    task = made()
+    task.method.motion_encoder.forward = lambda frames: frames
+    task.method.forward = lambda latents, codes, own: codes
+    task.decode = lambda x: x if x.ndim == 4 else mapping.fit(task.generator.synthesize(x), 32)
+    assert task.validate()["amplitude"] == pytest.approx(1, abs=1e-3)
+    task.method.forward = lambda latents, codes, own: codes.mean(0, keepdim=True).expand_as(codes)
+    assert task.validate()["amplitude"] == pytest.approx(0, abs=1e-3)
 
 
 def test_same_motion_is_learnt(dataset, same, tmp_path):
