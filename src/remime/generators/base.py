@@ -83,6 +83,9 @@ class Generator(nn.Module, ABC):
         """The cheapest resolution from `size` up that shows the full image; the largest if there is none."""
         return next((r for r in self.scaled if r >= size), self.resolution)
 
+    def drop_previews(self) -> None:
+        """Keep the full image alone: lower outputs that were fitted to it do not fit changed weights."""
+
     def truncate(self, w: Tensor, psi: float) -> Tensor:
         """Pull W [B, 512] or W+ [B, rows, 512] towards the mean latent: psi 1 is w, psi 0 the mean."""
         return w if psi == 1 else torch.lerp(self.mean_latent.to(w), w, psi)

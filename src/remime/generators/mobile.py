@@ -234,6 +234,10 @@ class MobileGenerator(Generator):
         self.resolutions = self.scaled = (*sorted(previews), self.resolution)
         self.style_layers = self._style_layers()
 
+    def drop_previews(self) -> None:
+        self.previews = nn.ModuleDict()
+        self.resolutions = self.scaled = (self.resolution,)
+
     @staticmethod
     def _style_layers() -> tuple[StyleLayer, ...]:
         layers = [StyleLayer("stem", "conv", 0, CHANNELS[0], 4)]

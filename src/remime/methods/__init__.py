@@ -81,6 +81,7 @@ def load_method(
         ) from error
     tuned = {k.removeprefix("generator."): v for k, v in model.tensors.items() if k.startswith("generator.")}
     if tuned:
+        generator.drop_previews()
         generator.load_state_dict({**generator.state_dict(), **tuned})
     return method.eval().requires_grad_(False).to(device)
 

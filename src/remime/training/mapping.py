@@ -145,8 +145,10 @@ class MappingTask(Task):
         for key in ("batch", "latent_batch", "correction_batch"):
             self.processes.check(key, self.o[key])
         tuned = self.o["variant"] == "gen"
-        # A frozen generator may be read through its cheapest output; one that learns must learn as a whole.
-        self.resolution = generator.resolution if tuned else generator.decode_resolution(SIZE)
+        if tuned:
+            # A frozen generator may be read through its cheapest output; one that learns learns as a whole.
+            generator.drop_previews()
+        self.resolution = generator.decode_resolution(SIZE)
         method = build_method(options, generator)
         assert isinstance(method, Mapping)
         self.new = not options.get("init", False)
@@ -162,7 +164,7 @@ class MappingTask(Task):
         if tuned:
             # Affines, convolutions and image layers learn; mapping network and constant input do not.
             for name, parameter in generator.named_parameters():
-                parameter.requires_grad_(not name.startswith(("map.", "style.", "previews.", "input")))
+                parameter.requires_grad_(not name.startswith(("map.", "style.", "input")))
         self.module = _Trained(self.method, generator if tuned else None)
         learned = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizers = {"main": Ranger(learned, lr=self.o["learning_rate"])}

@@ -165,6 +165,15 @@ def test_preview_decodes_the_features_of_half_its_size(generator, w_plus):
     assert torch.equal(image, head(generator.features(w_plus, 64), w_plus[:, 8]))
 
 
+def test_previews_can_be_left(generator):
+    other = randomise(MobileGenerator([128]))
+    assert other.decode_resolution(100) == 128
+    other.drop_previews()
+    assert other.resolutions == (1024,)
+    assert other.decode_resolution(100) == 1024
+    other.load_state_dict({k: v for k, v in generator.state_dict().items() if not k.startswith("previews.")})
+
+
 def test_gradients_reach_exactly_the_rows_in_use(generator, w_plus):
     latents = w_plus[:2].clone().requires_grad_()
     generator.synthesize(latents, resolution=128).square().mean().backward()

@@ -207,3 +207,14 @@ def test_tuned_generator_comes_with_the_file(file):
     load_method({"method": "mapping"}, file(**tuned), generator)
     assert torch.equal(generator.input.input, tuned["generator.input.input"])
     assert torch.equal(generator.conv1.conv.weight, tiny.generator().conv1.conv.weight)
+
+
+def test_tuned_generator_leaves_its_previews(file, monkeypatch):
+    """They were fitted to the generator as it was."""
+    dropped = []
+    monkeypatch.setattr(tiny.StyleGAN2, "drop_previews", lambda self: dropped.append(self))
+    generator = tiny.generator()
+    load_method({"method": "mapping"}, file(), generator)
+    assert not dropped
+    load_method({"method": "mapping"}, file(**{"generator.input.input": generator.input.input}), generator)
+    assert dropped == [generator]

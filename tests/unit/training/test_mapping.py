@@ -323,7 +323,11 @@ def test_statistics_need_no_latent_loss_and_yield_to_a_model(made):
 def test_generator_that_learns_is_decoded_as_a_whole(made, monkeypatch):
     monkeypatch.setattr(mapping, "SIZE", 16)
     # As for a generator with preview heads.
-    monkeypatch.setattr(tiny.StyleGAN2, "decode_resolution", lambda self, size: size)
+    monkeypatch.setattr(tiny.StyleGAN2, "previews", True, raising=False)
+    monkeypatch.setattr(tiny.StyleGAN2, "drop_previews", lambda self: setattr(self, "previews", False))
+    monkeypatch.setattr(
+        tiny.StyleGAN2, "decode_resolution", lambda self, size: size if self.previews else self.resolution
+    )
     assert made().resolution == 16
     assert made(variant="gen").resolution == 32
 
