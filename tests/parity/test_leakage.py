@@ -59,7 +59,7 @@ def test_the_same_motion_by_other_people_is_much_the_same(driving, mapping):
 
 
 def test_other_targets_move_alike(driving, mapping):
-    """Of a target only itself gets into the result: W+ moves by the same, and pictures turn and speak alike."""
+    """Of a target only itself gets into the result: W+ moves by the same, pictures turn and talk alike."""
     method, generator = mapping
     frames = driving[0]
     pose, mesh = load_pose("hopenet-lite"), load_mesh()
