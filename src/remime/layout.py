@@ -355,8 +355,12 @@ class Layout:
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
         if not merged["patience"]:  # so that trainings from before this key existed are not repeated
             del merged["patience"]
-        for key in ("components", "correction", "correction_batch", "varied"):  # likewise
-            if kind == "method" and not merged.get(key, 1):
+        later = {
+            "inverter": ("width", "decode_resolution"),
+            "method": ("components", "correction", "correction_batch", "varied"),
+        }
+        for key in later[kind]:  # likewise
+            if not merged.get(key, 1):
                 del merged[key]
         return self._seeded({k: v for k, v in merged.items() if k not in (*_DATA, *_USE)})
 

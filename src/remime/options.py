@@ -203,6 +203,11 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                         f"{where}.{key}: {entry[key]:g} has no meaning for the preset paper, whose M does "
                         f"not tell motion from rest; leave it at {usual}, or set `preset: small`"
                     )
+            if entry.get("preset") == "paper" and entry.get("width"):
+                yield (
+                    f"{where}.width: {entry['width']} has no meaning for the preset paper, whose network is "
+                    "the published one; leave it at 0, or set `preset: small`"
+                )
             if entry.get("variant") == "cos" and not train["losses"]["cos"]:
                 yield f"{where}.train.losses.cos: is 0; the variant cos needs a weight above 0"
 

@@ -341,6 +341,19 @@ def test_strength_is_for_those_who_drive() -> None:
     assert [summary.get("strength") for summary in summaries] == [0.8, None]
 
 
+def test_defaults_of_later_versions_are_not_told() -> None:
+    """So that what was trained before a key existed is not trained again."""
+    plain = layout()
+    assert not {"width", "decode_resolution"} & set(plain.train_options("psp"))
+    assert not {"components", "correction", "varied"} & set(plain.train_options("mapping"))
+    assert plain.train_options("psp")["varied"] == 0
+    other = layout(inverters={"psp": {"width": 128, "train": {"decode_resolution": 1024}}})
+    assert (other.train_options("psp")["width"], other.train_options("psp")["decode_resolution"]) == (
+        128,
+        1024,
+    )
+
+
 @pytest.mark.parametrize("key", ["components", "correction"])
 def test_structure_is_for_the_training(key) -> None:
     changed, plain = layout(models={"mapping": {key: 8}}), layout()

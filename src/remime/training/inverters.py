@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "pool": 0,  # cached generator samples for the latent loss of the first step (small only)
     "pool_batch": 64,
     "image_every": 1,  # steps between batches with image losses; 0: never
+    "decode_resolution": 0,  # for these losses; 0: as in use
     "progressive_start": 20_000,  # e4e's progressive schedule
     "progressive_every": 2_000,
     "losses": {"latent": 0.0, "l2": 1.0, "lpips": 0.8, "id": 0.1, "delta": 2e-4, "adversarial": 0.1},
@@ -87,6 +89,10 @@ class InverterTask(Task):
             self.processes.check(key, self.o[key])
         self.generator, self.device = generator, device
         self.inverter = build_inverter(self.o, generator).to(device)
+        # The same networks, seen by the losses at a resolution of their own.
+        self.judged = copy.copy(self.inverter)
+        if self.o["decode_resolution"]:
+            self.judged.decode_resolution = generator.decode_resolution(self.o["decode_resolution"])
         self.e4e = options["method"].endswith("e4e")
         # Heads that the model to start from uses stay in use, whatever the schedule of this run says.
         self.first_stage = int(options.get("stage", generator.rows - 1)) if options.get("init") else 0
@@ -236,7 +242,7 @@ class InverterTask(Task):
         inputs = torch.cat([batch[k] for k in ("degraded", "real") if k in batch])
         wanted = torch.cat([batch[k] for k in ("images", "real") if k in batch])
         w_plus = inputs
-        for w_plus, estimate in self.inverter.iterate(inputs):
+        for w_plus, estimate in self.judged.iterate(inputs):
             terms = {
                 "l2": self.losses.l2(estimate, wanted),
                 "lpips": self.losses.perceptual(estimate, wanted),

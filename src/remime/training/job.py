@@ -201,7 +201,9 @@ def make_task(job: Job, state: Path, device: torch.device, processes: Processes 
     if job.start is not None:
         known = job.start.meta["options"]
         options |= {
-            k: known[k] for k in ("stage", "components", "correction") if k in known and not options.get(k)
+            k: known[k]
+            for k in ("stage", "width", "components", "correction")
+            if k in known and not options.get(k)
         }
     task = _task(options, job, state, device, processes or Processes())
     if job.start is not None:

@@ -148,6 +148,27 @@ def test_batches_mix_generated_and_real_frames(tmp_path, dataset):
     assert [bool(spaced.batch(step)) for step in range(4)] == [True, False, False, True]
 
 
+def test_losses_may_decode_at_a_resolution_of_their_own(tmp_path, monkeypatch):
+    """What is shown to the encoder, and validation, stay as in use."""
+    monkeypatch.setattr(tiny.StyleGAN2, "decode_resolution", lambda self, size: 32 if size > 16 else size)
+    synthesize, seen = tiny.StyleGAN2.synthesize, []
+
+    def record(self, w_plus, resolution=None):
+        seen.append(resolution)
+        return synthesize(self, w_plus, resolution=resolution)
+
+    monkeypatch.setattr(tiny.StyleGAN2, "synthesize", record)
+    made = task(tmp_path, decode_resolution=16)
+    made.batch(0)
+    assert set(seen) == {32}
+    seen.clear()
+    first_step(made)
+    assert seen.count(16) == OPTIONS["refinements"]
+    seen.clear()
+    made.validate()
+    assert set(seen) == {32}
+
+
 def test_varied_images_have_no_latent(tmp_path, dataset):
     made = task(tmp_path, selected_frames([dataset], "train"), varied=0.5, batch=8, losses={"latent": 1.0})
     batch = made.batch(0)
