@@ -43,7 +43,7 @@ _DIRECTIONS = "models/puppet-directions.safetensors"
 # Keys of a training that are arguments of their own.
 _DATA = ("init", "datasets", "same_motion")
 # Keys of a model that tell how it is used; its training does not depend on them.
-_USE = ("optimise", "optimise_identity", "optimise_truncation", "strength")
+_USE = ("optimise", "optimise_identity", "optimise_truncation", "strength", "expression_strength")
 # What heads are built of.
 _KIT = ("head-anatomy", "head-parts")
 # Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
@@ -464,8 +464,9 @@ class Layout:
         if not entry.get("optimise"):
             for key in ("optimise_identity", "optimise_truncation"):
                 entry.pop(key, None)
-        if entry["method"] == "mapping" and entry["strength"] == 1:
-            del entry["strength"]  # so that videos from before mappings had this key are not made again
+        for key in ("strength", "expression_strength"):
+            if entry["method"] == "mapping" and entry[key] == 1:
+                del entry[key]  # so that videos from before mappings had this key are not made again
         return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}
 
     def has_answers(self, protocol: str) -> bool:
@@ -576,8 +577,8 @@ class Layout:
 
     def summary_options(self) -> dict[str, Any]:
         """Models and protocols, as the stages that sum up are told."""
-        keys = ("method", "variant", "preset", "inverter", "optimise", "strength")
-        usual = {"optimise": 0, "strength": 1}
+        keys = ("method", "variant", "preset", "inverter", "optimise", "strength", "expression_strength")
+        usual = {"optimise": 0, "strength": 1, "expression_strength": 1}
         models = {
             name: {k: entry[k] for k in keys if entry.get(k) not in (None, usual.get(k))}
             for name, entry in self.config["models"].items()

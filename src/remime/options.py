@@ -197,7 +197,12 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                     f"{where}.optimise_identity: {entry['optimise_identity']!r} is also score.identity; a "
                     "target is never scored by the network that it was fitted with, so change one of them"
                 )
-            for key, usual in (("strength", 1), ("components", 0), ("correction", 0)):
+            for key, usual in (
+                ("strength", 1),
+                ("expression_strength", 1),
+                ("components", 0),
+                ("correction", 0),
+            ):
                 if entry.get("preset") == "paper" and entry.get(key, usual) != usual:
                     yield (
                         f"{where}.{key}: {entry[key]:g} has no meaning for the preset paper, whose M does "

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = ("256", "512", "1024")
 OPTIMISE = 50
-STRENGTH = 0.9  # of small mappings, as in config.yaml
+EXPRESSION_STRENGTH = 0.7  # of small mappings, as in config.yaml
 
 
 def command(
@@ -62,12 +62,20 @@ def command(
         ),
     ] = OPTIMISE,
     strength: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="X",
+            help="What the motion is multiplied by; less keeps more of the person, 0 stands still.",
+        ),
+    ] = 1.0,
+    expression_strength: Annotated[
         float | None,
         typer.Option(
             min=0,
             metavar="X",
-            help="What the motion is multiplied by; less keeps more of the person [default: 0.9 for small "
-            "mappings, else 1].",
+            help="What of that all but the turns of the head is multiplied by (small mappings only) "
+            f"[default: {EXPRESSION_STRENGTH} for these].",
         ),
     ] = None,
     side_by_side: Annotated[
@@ -96,6 +104,7 @@ def command(
             int(resolution),
             optimise,
             strength,
+            expression_strength,
             side_by_side,
             device,
             batch,
@@ -116,7 +125,8 @@ class Request:
     inverter: Path | None = None
     resolution: int = 256
     optimise: int = OPTIMISE
-    strength: float | None = None
+    strength: float = 1.0
+    expression_strength: float | None = None
     side_by_side: bool = False
     device: str = "auto"
     batch: int = 16
@@ -159,6 +169,7 @@ class _Files:
     inverter_meta: dict[str, Any]
     optimise: int
     strength: float
+    expression_strength: float
 
     @property
     def networks(self) -> list[str]:
@@ -199,9 +210,13 @@ def _files(request: Request) -> _Files:
         )
     # Methods without a model of their own, as the linear one, want the latents as they come.
     optimise = request.optimise if model is not None else 0
-    small = model_meta is not None and model_meta.get("preset") == "small"
-    strength = request.strength if request.strength is not None else STRENGTH if small else 1.0
-    return _Files(method, model, model_meta, inverter, inverter_meta, optimise, strength)
+    expression = request.expression_strength
+    if expression is None:
+        kind = {"method": "mapping", "preset": "small", "generator": EMBEDDED}
+        known = model_meta is not None and kind.items() <= model_meta.items()
+        expression = EXPRESSION_STRENGTH if known else 1.0
+    strengths = request.strength, expression
+    return _Files(method, model, model_meta, inverter, inverter_meta, optimise, *strengths)
 
 
 class Engine:
@@ -225,9 +240,8 @@ class Engine:
         self.generator: Generator = load_generator(name).to(device)
         self.inverter: Inverter = load_inverter(files.inverter, self.generator, device)
         own = load_generator(name).to(device) if files.model is not None else self.generator
-        self.method = load_method(
-            {"method": files.method, "strength": files.strength}, files.model, own, device
-        )
+        strengths = {"strength": files.strength, "expression_strength": files.expression_strength}
+        self.method = load_method({"method": files.method, **strengths}, files.model, own, device)
         self.reenactor: Reenactor = Reenactor(
             own, self.method, request.resolution, request.batch, request.pixel_format
         )
@@ -525,6 +539,7 @@ class _Film:
             "generator": files.inverter_meta["generator"],
             "optimise": files.optimise,
             "strength": files.strength,
+            "expression_strength": files.expression_strength,
             "weights": {
                 "inverter": sha256(files.inverter),
                 "model": sha256(files.model) if files.model is not None else "",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from remime.errors import InputError
+from remime.generators import EMBEDDED
 from remime.generators.base import Generator
 from remime.generators.stylegan2 import is_same
 from remime.methods.base import Driving, Identity, Method
@@ -22,8 +23,8 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
     """A method with untrained weights.
 
     Args:
-        options: ``method`` and what it has: ``strength``; of a mapping also ``preset``, ``width``,
-            ``components``, ``correction``.
+        options: ``method`` and what it has: ``strength``; of a mapping also ``expression_strength``,
+            ``preset``, ``width``, ``components``, ``correction``.
         generator: for the number of rows.
 
     Raises:
@@ -38,7 +39,11 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
         from remime.methods.mapping import Mapping, MeshMotionEncoder
 
         sizes = {k: int(options[k]) for k in ("width", "components", "correction") if k in options}
-        method = Mapping(generator.rows, options.get("preset", "paper"), strength=strength, **sizes)
+        factors = {
+            "strength": strength,
+            "expression_strength": float(options.get("expression_strength", 1.0)),
+        }
+        method = Mapping(generator.rows, options.get("preset", "paper"), **factors, **sizes)
         if isinstance(method.motion_encoder, MeshMotionEncoder):
             from remime.faces.mesh import load_mesh
 
@@ -62,7 +67,8 @@ def load_method(
         device: where to put the method.
 
     Raises:
-        InputError: the file cannot be read, or is not a method's of this version.
+        InputError: the file cannot be read, or is not a method's of this version, or nobody knows what turns
+            a head of its generator.
     """
     if path is None:
         return build_method(options, generator).eval().requires_grad_(False).to(device)
@@ -80,10 +86,31 @@ def load_method(
             "train it again with this version, or take the one that this version ships",
         ) from error
     tuned = {k.removeprefix("generator."): v for k, v in model.tensors.items() if k.startswith("generator.")}
+    _scale_expression(method, model.meta.get("generator", EMBEDDED))
     if tuned:
         generator.drop_previews()
         generator.load_state_dict({**generator.state_dict(), **tuned})
     return method.eval().requires_grad_(False).to(device)
+
+
+def _scale_expression(method: Method, generator: str) -> None:
+    from remime.methods.mapping import DirectionMap, Mapping
+
+    if not isinstance(method, Mapping) or method.expression_strength == 1:
+        return
+    from remime.sources.directions import TURNS, load_directions
+
+    if generator != EMBEDDED:
+        raise InputError(
+            "expression_strength",
+            f"is {method.expression_strength:g}, but what turns a head is known of {EMBEDDED!r} alone, not of "
+            f"{generator!r}",
+            "leave it at 1; strength scales all of the motion",
+        )
+    directions = load_directions()
+    assert isinstance(method.map, DirectionMap)
+    turns = [directions.column(name) for name in TURNS]
+    method.map.scale_expression(torch.from_numpy(directions.steps), turns, method.expression_strength)
 
 
 def imported_method(

@@ -186,6 +186,24 @@ class DirectionMap(nn.Module):
         count, rows = min(len(directions), len(self.directions)), directions.shape[1]
         self.directions[:count, :rows] = directions[:count]
 
+    @torch.no_grad()
+    def scale_expression(self, directions: Tensor, turns: list[int], factor: float) -> None:
+        """Multiply what moves the target by a factor, but for what turns the head.
+
+        M's directions are written as sums of measured ones, by least squares; of these, the turns stay.
+
+        Args:
+            directions: measured, [k, r, 512] of the first r rows.
+            turns: which of them turn the head.
+            factor: of all else.
+        """
+        known = torch.zeros(len(directions), *self.directions.shape[1:], dtype=torch.float64)
+        known[:, : directions.shape[1]] = directions
+        known, own = known.flatten(1), self.directions.double().cpu().flatten(1)
+        weights = torch.linalg.lstsq(known.T, own.T, driver="gelsd").solution.T
+        turning = weights[:, turns] @ known[turns]
+        self.directions.copy_((turning + factor * (own - turning)).view_as(self.directions))
+
     def motion(self, code: Tensor) -> Tensor:
         """The linear part [B, rows, 512] of codes [B, components], or of differences of such."""
         return torch.einsum("bk,krd->brd", code, self.directions)
@@ -205,10 +223,12 @@ class Mapping(Method):
         width: hidden units of the small E_m.
         components: length of the small E_m's code.
         strength: what the small M's motion is multiplied by when it drives; ours, P1's M has no such factor.
+        expression_strength: what of that all but the turns of the head is multiplied by; ours, too. It takes
+            effect by ``scale_expression``, which needs to be told what turns a head.
         correction: rank of the small M's ``Correction``; 0 for none.
 
     Raises:
-        InputError: there is no such preset, or ``paper`` has a strength other than 1 or a correction.
+        InputError: there is no such preset, or ``paper`` has strengths other than 1 or a correction.
     """
 
     needs_latents = False
@@ -221,10 +241,12 @@ class Mapping(Method):
         components: int = COMPONENTS,
         strength: float = 1.0,
         correction: int = 0,
+        expression_strength: float = 1.0,
     ) -> None:
         super().__init__()
-        self.rows, self.strength = rows, strength
-        for key, value, usual in (("strength", strength, 1), ("correction", correction, 0)):
+        self.rows, self.strength, self.expression_strength = rows, strength, expression_strength
+        strengths = (("strength", strength, 1), ("expression_strength", expression_strength, 1))
+        for key, value, usual in (*strengths, ("correction", correction, 0)):
             if preset == "paper" and value != usual:
                 raise InputError(
                     key,

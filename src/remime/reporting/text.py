@@ -166,7 +166,8 @@ with: {networks}."""
 OPTIMISED = (
     "{model}: each target's latent was fitted to its frame in {steps} steps of descent, which P1 does not do."
 )
-SCALED = "{model}: the motion is multiplied by {strength:g}, where P1 transfers all of it."
+SCALED = "{model}: {what} is multiplied by {strength:g}, where P1 transfers all of it."
+STRENGTHS = {"strength": "the motion", "expression_strength": "the expression"}
 EXTERNAL = """\
 Methods marked *external* are other people's systems; their videos were rendered outside of this workflow.
 They have no inversion, so there is no "ID to the inversion". A pair without a usable video has no values;
@@ -264,9 +265,10 @@ def benchmark_section(
         if entry.get("optimise")
     ]
     parts += [
-        SCALED.format(model=escape(model), strength=entry["strength"])
+        SCALED.format(model=escape(model), what=what, strength=entry[key])
         for model, entry in models.items()
-        if entry.get("strength", 1) != 1
+        for key, what in STRENGTHS.items()
+        if entry.get(key, 1) != 1
     ]
     if any("external" in entry for entry in models.values()):
         parts += [EXTERNAL]

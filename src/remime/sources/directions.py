@@ -25,6 +25,9 @@ _EYES, _EXPRESSION = 4, 2  # the first rows that eyes, and brows and mouths, mov
 MIN_SPREAD = 0.02  # blendshapes that vary less than this over generated faces carry no direction
 
 
+TURNS = ("yaw", "pitch")  # names of directions that turn the head
+
+
 @dataclass(frozen=True)
 class Directions:
     """A linear map from motion to offsets of W+ rows 0 … ROWS-1.

@@ -288,6 +288,7 @@ def run(
         "generator": o["generator"],
         "optimise": o["optimise"],
         "strength": o.get("strength", 1.0),
+        "expression_strength": o.get("expression_strength", 1.0),
         "weights": weights,
     }
     left = [row for row in todo if not (folder / f"{row['pair']}.json").exists()]
