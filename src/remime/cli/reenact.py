@@ -180,6 +180,7 @@ class _Files:
 
 
 def _files(request: Request) -> _Files:
+    from remime.generators import EMBEDDED
     from remime.methods import METHODS
     from remime.models import read_meta, shipped
 
@@ -211,6 +212,8 @@ def _files(request: Request) -> _Files:
     # Methods without a model of their own, as the linear one, want the latents as they come.
     optimise = request.optimise if model is not None else 0
     expression = request.expression_strength
+    if expression is not None and model is None:
+        raise InputError("--expression-strength", f"means nothing to the method {method!r}", "leave it off")
     if expression is None:
         kind = {"method": "mapping", "preset": "small", "generator": EMBEDDED}
         known = model_meta is not None and kind.items() <= model_meta.items()

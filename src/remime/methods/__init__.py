@@ -39,11 +39,13 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
         from remime.methods.mapping import Mapping, MeshMotionEncoder
 
         sizes = {k: int(options[k]) for k in ("width", "components", "correction") if k in options}
-        factors = {
-            "strength": strength,
-            "expression_strength": float(options.get("expression_strength", 1.0)),
-        }
-        method = Mapping(generator.rows, options.get("preset", "paper"), **factors, **sizes)
+        method = Mapping(
+            generator.rows,
+            options.get("preset", "paper"),
+            strength=strength,
+            expression_strength=float(options.get("expression_strength", 1.0)),
+            **sizes,
+        )
         if isinstance(method.motion_encoder, MeshMotionEncoder):
             from remime.faces.mesh import load_mesh
 
@@ -103,8 +105,8 @@ def _scale_expression(method: Method, generator: str) -> None:
     if generator != EMBEDDED:
         raise InputError(
             "expression_strength",
-            f"is {method.expression_strength:g}, but what turns a head is known of {EMBEDDED!r} alone, not of "
-            f"{generator!r}",
+            f"is {method.expression_strength:g}, but what turns a head is known of {EMBEDDED!r} alone, not "
+            f"of {generator!r}",
             "leave it at 1; strength scales all of the motion",
         )
     directions = load_directions()
