@@ -58,6 +58,27 @@ def test_the_same_motion_by_other_people_is_much_the_same(driving, mapping):
     assert leakage(added - added.mean(1, keepdim=True)) < 0.42
 
 
+def test_turns_are_told_from_expressions(driving, mapping):
+    """Without expressions the head turns as far as with them, and the mouth hardly opens."""
+    plain, generator = mapping
+    still = load_method(
+        {"method": "mapping", "expression_strength": 0.0}, shipped("mapping-small"), generator
+    )
+    pose, mesh = load_pose("hopenet-lite"), load_mesh()
+    yaw, jaw = [], []
+    with torch.inference_mode():
+        latent = generator.broadcast(generator.mean_latent[None])[0]
+        image = generator.synthesize(latent[None], resolution=256)[0]
+        for method in (plain, still):
+            out = method.drive(method.identify(latent, image), driving[1])
+            images = torch.cat([generator.synthesize(w_plus[None], resolution=256) for w_plus in out])
+            yaw.append(pose(images)[:, 0].numpy())
+            jaw.append(mesh(images).blendshapes[:, BLENDSHAPES.index("jawOpen")].numpy())
+    assert pearson(*yaw) > 0.97
+    assert 0.8 < yaw[1].std() / yaw[0].std() < 1.25
+    assert jaw[1].std() < 0.5 * jaw[0].std()
+
+
 def test_other_targets_move_alike(driving, mapping):
     """Of a target only itself gets into the result: W+ moves by the same, pictures turn and talk alike."""
     method, generator = mapping

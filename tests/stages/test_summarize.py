@@ -122,10 +122,11 @@ def test_fitted_targets_have_a_ceiling_of_their_own_and_are_told(tmp_path, folde
     assert "fitted" not in run(tmp_path, folders)[2]
 
 
-def test_a_strength_other_than_the_papers_is_told(tmp_path, folders):
-    weaker = {**MODELS, "mapping": {**MODELS["mapping"], "strength": 0.8}}
+@pytest.mark.parametrize(("key", "what"), [("strength", "motion"), ("expression_strength", "expression")])
+def test_a_strength_other_than_the_papers_is_told(tmp_path, folders, key, what):
+    weaker = {**MODELS, "mapping": {**MODELS["mapping"], key: 0.8}}
     tables = run(tmp_path, folders, models=weaker)[2]
-    assert tables.count("mapping: the motion is multiplied by 0.8") == 2
+    assert tables.count(f"mapping: the {what} is multiplied by 0.8") == 2
     assert "multiplied" not in run(tmp_path, folders)[2]
 
 

@@ -332,13 +332,14 @@ def test_fitting_targets_needs_the_network_of_the_loss() -> None:
     assert fitted.train_options("mapping") == plain.train_options("mapping")
 
 
-def test_strength_is_for_those_who_drive() -> None:
-    weak, plain = (layout(models={"mapping": {"strength": x}}) for x in (0.8, 1))
-    assert weak.reenact_options("mapping")["strength"] == 0.8
-    assert "strength" not in plain.reenact_options("mapping")
+@pytest.mark.parametrize("key", ["strength", "expression_strength"])
+def test_strength_is_for_those_who_drive(key) -> None:
+    weak, plain = (layout(models={"mapping": {key: x}}) for x in (0.8, 1))
+    assert weak.reenact_options("mapping")[key] == 0.8
+    assert key not in plain.reenact_options("mapping")
     assert weak.train_options("mapping") == plain.train_options("mapping")
     summaries = [where.summary_options()["models"]["mapping"] for where in (weak, plain)]
-    assert [summary.get("strength") for summary in summaries] == [0.8, None]
+    assert [summary.get(key) for summary in summaries] == [0.8, None]
 
 
 def test_defaults_of_later_versions_are_not_told() -> None:

@@ -180,6 +180,10 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
             "models.mapping.strength: 0.9 has no meaning for the preset paper",
         ),
         (
+            {"models": {"mapping": {"preset": "paper", "expression_strength": 0.9}}},
+            "models.mapping.expression_strength: 0.9 has no meaning for the preset paper",
+        ),
+        (
             {"inverters": {"psp": {"preset": "paper", "width": 128}}},
             "inverters.psp.width: 128 has no meaning for the preset paper",
         ),

@@ -147,11 +147,14 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
 
     driving = inputs / "drivin g é.mp4"
     arguments = ["--driving", str(driving), "--target", "random:7", "--output", str(tmp_path / "o.mp4")]
-    assert execute(["reenact", "--optimise", "3", "--strength", "0.7", *arguments, *models]) == 0
+    strengths = ["--strength", "0.7", "--expression-strength", "0.6"]
+    assert execute(["reenact", "--optimise", "3", *strengths, *arguments, *models]) == 0
     files = [models[1], models[3]] if models else [shipped(networks.INVERTER), shipped("mapping-small")]
     generator = load_generator()
     inverter = load_inverter(files[0], generator)
-    method = load_method({"method": "mapping", "strength": 0.7}, files[1], generator)
+    method = load_method(
+        {"method": "mapping", "strength": 0.7, "expression_strength": 0.6}, files[1], generator
+    )
     face = random_face(generator, 7, 256)
     reenactor = Reenactor(generator, method, 256)
     fitted = load_optimiser(generator, 3)(to_tensor(face), invert(inverter, face[None])[0])

@@ -10,7 +10,7 @@ from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES, POINTS
 from remime.methods import build_method, load_method
 from remime.methods.mapping import Correction, DirectionMap, FullMap, Mapping, MeshMotionEncoder
-from remime.models import save_model
+from remime.models import load_model, save_model
 from tests import tiny
 
 ROWS = 3
@@ -105,10 +105,29 @@ def test_correction_of_few_latents_has_few_axes():
     assert not correction(torch.randn(2, ROWS, 512), torch.randn(2, 4)).any()  # nothing is learned yet
 
 
-@pytest.mark.parametrize("option", [{"strength": 0.5}, {"correction": 4}])
+@pytest.mark.parametrize("option", [{"strength": 0.5}, {"expression_strength": 0.5}, {"correction": 4}])
 def test_the_papers_map_has_no_rest(option):
     with pytest.raises(InputError, match="does not tell motion from rest"):
         Mapping(1, "paper", **option)
+
+
+def test_expressions_are_scaled_and_turns_are_not():
+    """M's directions as sums of measured ones: the summands that turn the head stay, the others shrink."""
+    source = torch.Generator().manual_seed(3)
+    measured = torch.randn(6, 8, 512, generator=source)
+    measured[4] = measured[5]  # as good as equal ones must not blow up
+    weights = torch.randn(4, 6, generator=source)
+    weights[:, 4] = 0
+    small_map = DirectionMap(8 + 2, components=4)
+    beyond = torch.randn(4, 2, 512, generator=source)
+    with torch.no_grad():
+        small_map.directions[:, :8] = torch.einsum("ck,krd->crd", weights, measured)
+        small_map.directions[:, 8:] = beyond
+    small_map.scale_expression(measured, [1, 3], 0.25)
+    kept = torch.tensor([0.25, 1, 0.25, 1, 0.25, 0.25])
+    expected = torch.einsum("ck,krd->crd", weights * kept, measured)
+    assert torch.allclose(small_map.directions[:, :8], expected, atol=1e-4)
+    assert torch.allclose(small_map.directions[:, 8:], 0.25 * beyond, atol=1e-5)
 
 
 def test_direction_map_starts_from_measured_directions():
@@ -207,6 +226,17 @@ def test_tuned_generator_comes_with_the_file(file):
     load_method({"method": "mapping"}, file(**tuned), generator)
     assert torch.equal(generator.input.input, tuned["generator.input.input"])
     assert torch.equal(generator.conv1.conv.weight, tiny.generator().conv1.conv.weight)
+
+
+def test_expressions_of_other_generators_cannot_be_told_from_turns(file, tmp_path):
+    options = {"method": "mapping", "expression_strength": 0.5}
+    model = load_model(file()).tensors
+    meta = {"kind": "method", "generator": "stylegan2-x"}
+    meta["options"] = {"method": "mapping", "preset": "small", "width": 16, "components": 4}
+    save_model(tmp_path / "other.safetensors", model, meta)
+    with pytest.raises(InputError, match="known of 'mobile-ffhq' alone, not of 'stylegan2-x'"):
+        load_method(options, tmp_path / "other.safetensors", tiny.generator())
+    load_method({**options, "expression_strength": 1}, tmp_path / "other.safetensors", tiny.generator())
 
 
 def test_tuned_generator_leaves_its_previews(file, monkeypatch):
