@@ -355,6 +355,8 @@ class Layout:
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
         if not merged["patience"]:  # so that trainings from before this key existed are not repeated
             del merged["patience"]
+        if merged["keep"] == "best":  # likewise
+            del merged["keep"]
         later = {
             "inverter": ("width", "decode_resolution"),
             "method": ("components", "correction", "correction_batch", "varied"),
@@ -658,7 +660,9 @@ class Layout:
         """The converted files of :meth:`networks`, and what this project ships beside them."""
         networks = list(dict.fromkeys(self.networks(stage, name)))
         shipped = [_PREVIEW] if EMBEDDED in networks else []
-        shipped += [_DIRECTIONS] if stage == "collect" and self.is_generated(name) else []
+        moves = stage == "collect" and self.is_generated(name)
+        turns = stage == "reenact" and self.trained(name).get("expression_strength", 1) != 1
+        shipped += [_DIRECTIONS] if moves or turns else []
         return _paths(WEIGHTS / f"{network}.safetensors" for network in networks) + shipped
 
     def networks_used(self) -> list[str]:

@@ -200,7 +200,6 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
             for key, usual in (
                 ("strength", 1),
                 ("expression_strength", 1),
-                ("components", 0),
                 ("correction", 0),
             ):
                 if entry.get("preset") == "paper" and entry.get(key, usual) != usual:
@@ -208,9 +207,11 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                         f"{where}.{key}: {entry[key]:g} has no meaning for the preset paper, whose M does "
                         f"not tell motion from rest; leave it at {usual}, or set `preset: small`"
                     )
-            if entry.get("preset") == "paper" and entry.get("width"):
+            for key in ("width", "components"):
+                if entry.get("preset") != "paper" or not entry.get(key):
+                    continue
                 yield (
-                    f"{where}.width: {entry['width']} has no meaning for the preset paper, whose network is "
+                    f"{where}.{key}: {entry[key]} has no meaning for the preset paper, whose network is "
                     "the published one; leave it at 0, or set `preset: small`"
                 )
             if entry.get("variant") == "cos" and not train["losses"]["cos"]:
@@ -284,6 +285,12 @@ def _generator(config: Mapping[str, Any], known: Mapping[str, Network], base: Pa
                 f"datasets.{dataset}: puppets need motion directions of their own generator, and there are "
                 f"none for {generator!r}; take {dataset} out of train.datasets and of the protocols, or set "
                 f"generator: {EMBEDDED}"
+            )
+    for name, entry in config["models"].items():
+        if generator != EMBEDDED and entry.get("expression_strength", 1) != 1:
+            yield (
+                f"models.{name}.expression_strength: is {entry['expression_strength']:g}, but what turns a "
+                f"head is known of {EMBEDDED} alone, not of {generator!r}; set 1, or generator: {EMBEDDED}"
             )
     for name in flow.trainings():
         init = flow.trained(name)["init"]

@@ -153,10 +153,18 @@ def test_without_steps_and_init_it_is_random(run, options):
         load_method(options, folder / "model.safetensors", tiny.generator())
 
 
+def test_a_correction_may_be_added_by_training_alone(run):
+    _, first = run("first", {**MAPPING, "steps": 0}, datasets=())
+    with pytest.raises(InputError, match=r"correction: 4: does not fit init.*which has 0"):
+        run("second", {**MAPPING, "steps": 0, "correction": 4}, init=first / "model.safetensors")
+
+
 def test_init_must_fit(run):
     _, first = run("first", {**INVERTER, "steps": 0}, datasets=())
-    with pytest.raises(InputError, match=r"init: does not fit.*encoder\."):
+    with pytest.raises(InputError, match=r"width: 16: does not fit init.*which has 8"):
         run("second", {**INVERTER, "width": 16}, init=first / "model.safetensors")
+    with pytest.raises(InputError, match=r"init: does not fit.*encoder\."):
+        run("second", {**INVERTER, "rank": 4}, init=first / "model.safetensors")
     with pytest.raises(InputError, match="kind 'inverter'"):
         run("third", MAPPING, init=first / "model.safetensors")
     with pytest.raises(InputError, match="no such model file"):

@@ -334,10 +334,16 @@ def test_fitting_targets_needs_the_network_of_the_loss() -> None:
 
 @pytest.mark.parametrize("key", ["strength", "expression_strength"])
 def test_strength_is_for_those_who_drive(key) -> None:
-    weak, plain = (layout(models={"mapping": {key: x}}) for x in (0.8, 1))
+    own = {"strength": 1, "expression_strength": 1}
+    weak, plain = (layout(models={"mapping": {**own, key: x}}) for x in (0.8, 1))
     assert weak.reenact_options("mapping")[key] == 0.8
     assert key not in plain.reenact_options("mapping")
     assert weak.train_options("mapping") == plain.train_options("mapping")
+    told = [
+        any("puppet-directions" in path for path in x.reenact_inputs("cross", "mapping")["weights"])
+        for x in (weak, plain)
+    ]
+    assert told == [key == "expression_strength", False]
     summaries = [where.summary_options()["models"]["mapping"] for where in (weak, plain)]
     assert [summary.get(key) for summary in summaries] == [0.8, None]
 
@@ -345,7 +351,7 @@ def test_strength_is_for_those_who_drive(key) -> None:
 def test_defaults_of_later_versions_are_not_told() -> None:
     """So that what was trained before a key existed is not trained again."""
     plain = layout()
-    assert not {"width", "decode_resolution"} & set(plain.train_options("psp"))
+    assert not {"width", "decode_resolution", "keep"} & set(plain.train_options("psp"))
     assert not {"components", "correction", "varied"} & set(plain.train_options("mapping"))
     assert plain.train_options("psp")["varied"] == 0
     other = layout(inverters={"psp": {"width": 128, "train": {"decode_resolution": 1024}}})
@@ -409,6 +415,20 @@ def test_only_what_is_fetched_is_a_job_of_the_workflow(imported: Path) -> None:
         ({"generator": "hopenet"}, "generator: 'hopenet' is not a network of the role generator"),
         ({"measure": {"identity": "ir-se50"}}, "measure.identity: 'ir-se50' has to be brought by hand"),
         ({"inverters": {"psp": {"preset": "small"}}}, "inverters.psp.preset: 'small' does not fit"),
+        (
+            {
+                "models": {
+                    "m": {
+                        "method": "mapping",
+                        "preset": "small",
+                        "inverter": "psp",
+                        "expression_strength": 0.7,
+                        "train": {"steps": 1, "datasets": ["samples"]},
+                    }
+                }
+            },
+            "models.m.expression_strength: is 0.7, but what turns a head is known of mobile-ffhq alone",
+        ),
         (
             {"inverters": {"psp": {"method": "restyle-e4e"}}},
             "is of the kind restyle-psp, the method is restyle-e4e",

@@ -213,11 +213,25 @@ def _files(request: Request) -> _Files:
     optimise = request.optimise if model is not None else 0
     expression = request.expression_strength
     if expression is not None and model is None:
-        raise InputError("--expression-strength", f"means nothing to the method {method!r}", "leave it off")
+        raise InputError(
+            "--expression-strength",
+            f"is {expression:g}, but the method {method!r} has no such",
+            "leave it off",
+        )
+    kind = {"method": "mapping", "preset": "small", "generator": EMBEDDED}
+    divisible = (
+        model_meta is not None
+        and kind.items() <= model_meta.items()
+        and not model_meta["options"].get("correction")
+    )
     if expression is None:
-        kind = {"method": "mapping", "preset": "small", "generator": EMBEDDED}
-        known = model_meta is not None and kind.items() <= model_meta.items()
-        expression = EXPRESSION_STRENGTH if known else 1.0
+        expression = EXPRESSION_STRENGTH if divisible else 1.0
+    elif expression != 1 and not divisible:
+        raise InputError(
+            "--expression-strength",
+            f"is {expression:g}, but turns and expressions of {model} cannot be told apart",
+            f"leave it off; small mappings of {EMBEDDED} without a correction can",
+        )
     strengths = request.strength, expression
     return _Files(method, model, model_meta, inverter, inverter_meta, optimise, *strengths)
 

@@ -87,7 +87,12 @@ def load_method(
             "its tensors do not fit this version's networks",
             "train it again with this version, or take the one that this version ships",
         ) from error
-    tuned = {k.removeprefix("generator."): v for k, v in model.tensors.items() if k.startswith("generator.")}
+    tuned = {
+        k.removeprefix("generator."): v
+        for k, v in model.tensors.items()
+        # Previews, in files of earlier versions, were not trained along.
+        if k.startswith("generator.") and not k.startswith("generator.previews.")
+    }
     _scale_expression(method, model.meta.get("generator", EMBEDDED))
     if tuned:
         generator.drop_previews()
@@ -109,8 +114,14 @@ def _scale_expression(method: Method, generator: str) -> None:
             f"of {generator!r}",
             "leave it at 1; strength scales all of the motion",
         )
-    directions = load_directions()
     assert isinstance(method.map, DirectionMap)
+    if method.map.correction is not None:
+        raise InputError(
+            "expression_strength",
+            f"is {method.expression_strength:g}, but a mapping with a correction cannot be taken apart",
+            "leave it at 1; strength scales all of the motion",
+        )
+    directions = load_directions()
     turns = [directions.column(name) for name in TURNS]
     method.map.scale_expression(torch.from_numpy(directions.steps), turns, method.expression_strength)
 

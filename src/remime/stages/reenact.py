@@ -277,6 +277,10 @@ def run(
     o = {**OPTIONS, **options}
     todo = [row for row in read_table(pairs, "pairs").to_pylist() if row["batch"] == batch]
     weights = {"inverter": sha256(inverter), "model": sha256(model) if model is not None else ""}
+    if o.get("expression_strength", 1) != 1:
+        from remime.models import shipped
+
+        weights["directions"] = sha256(shipped("puppet-directions"))
     state = state / digest_of(o, weights, STAGES["reenact"], todo)
     folder = state / "videos"
     folder.mkdir(parents=True, exist_ok=True)

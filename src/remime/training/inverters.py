@@ -89,7 +89,7 @@ class InverterTask(Task):
             self.processes.check(key, self.o[key])
         self.generator, self.device = generator, device
         self.inverter = build_inverter(self.o, generator).to(device)
-        # The same networks, seen by the losses at a resolution of their own.
+        # The same networks; what the losses, and the next refinement, see has a resolution of its own.
         self.judged = copy.copy(self.inverter)
         if self.o["decode_resolution"]:
             self.judged.decode_resolution = generator.decode_resolution(self.o["decode_resolution"])

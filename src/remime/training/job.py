@@ -38,7 +38,7 @@ OPTIONS: dict[str, Any] = {
 }
 # Names of the configuration to those of Lightning Fabric.
 _PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed"}
-_LOOP = ("steps", "seed", "ema", "validate_every", "checkpoint_every", "patience")
+_LOOP = ("steps", "seed", "ema", "validate_every", "checkpoint_every", "patience", "keep")
 # What a model must be told to be built again; the rest of the options is about training it.
 STRUCTURE = (
     "method",
@@ -53,6 +53,10 @@ STRUCTURE = (
     "correction",
     "spread",
 )
+
+
+# What a model file has that does not tell.
+_USUAL = {"width": 256, "components": 48, "correction": 0}
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _sharing(datasets: Sequence[Dataset], seed: int) -> SameMotion | None:
     try:
         return SameMotion.read(datasets, "val", seed) if datasets else None
     except InputError as error:
-        print(f"no figure of leakage: {error.problem}", file=sys.stderr)
+        print(f"no figure of leakage: {error}", file=sys.stderr)
         return None
 
 
@@ -175,6 +179,14 @@ def read_start(init: Path, o: Mapping[str, Any]) -> Model:
 
         convert = imported_inverter if o["kind"] == "inverter" else imported_method
         start = convert(init.stem, init.parent, load_generator(o["generator"]), o["generator"])
+    for key in ("width", "components", "correction"):
+        had = start.meta["options"].get(key, _USUAL[key])
+        # A correction may be added, and then learns from its start.
+        added = key == "correction" and not had and o.get("steps")
+        if o.get(key) and o[key] != had and not added:
+            raise InputError(
+                f"{key}: {o[key]}", f"does not fit init, {init}, which has {had}", "set 0, or init to null"
+            )
     for key, wanted in (("method", o.get("method", o["kind"])), ("generator", o["generator"])):
         if start.meta.get(key, wanted) != wanted:
             raise InputError(
@@ -251,6 +263,10 @@ def initialise(module: torch.nn.Module, start: Model) -> None:
         InputError: it has what the module has not, or in another shape.
     """
     own = module.state_dict()
+    # Earlier versions stored the previews of generators that were trained along.
+    start = replace(
+        start, tensors={k: v for k, v in start.tensors.items() if not k.startswith("generator.previews.")}
+    )
     unknown = [k for k in start.tensors if k not in own and k != "latent_avg"]
     wrong = [k for k, v in start.tensors.items() if k in own and own[k].shape != v.shape]
     if unknown or wrong:

@@ -72,6 +72,7 @@ def pack_kit(job: Job, networks: Iterable[Path], folder: Path, limit: int = LIMI
         "validation": _carry(job.validation, job.options),
         "driving": _carry_images(job.driving) if job.driving else None,
         "same_motion": None if job.same_motion is None else _carry_motions(job.same_motion),
+        "leaking": None if job.leaking is None else _carry_motions(job.leaking),
         "start": None if start is None else {"tensors": start.tensors, "meta": start.meta},
         "networks": {
             file.name: _bytes(file.read_bytes())
@@ -104,9 +105,11 @@ def read_kit(folder: Path, name: str, weights: Path | None = None) -> Job:
     parts = ("train", "validation", "driving")
     train, validation, driving = (tree[k] and _carried(tree[k]) for k in parts)
     start = tree["start"] and Model(tree["start"]["tensors"], tree["start"]["meta"])
-    same = tree["same_motion"]
-    shared = same and SameMotion(_carried(same["frames"]), same["groups"], same["seed"])
-    data = tree["datasets"], train, validation, start, shared, driving
+    shared, leaking = (
+        same and SameMotion(_carried(same["frames"]), same["groups"], same["seed"])
+        for same in (tree["same_motion"], tree["leaking"])
+    )
+    data = tree["datasets"], train, validation, start, shared, driving, leaking
     return Job(tree["name"], tree["options"], tree["digest"], *data)
 
 

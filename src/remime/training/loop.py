@@ -45,6 +45,7 @@ class LoopOptions:
         checkpoint_every: steps between checkpoints.
         patience: validations in a row that may be worse than the best one before training ends; 0 for all
             ``steps``.
+        keep: the checkpoint that becomes the model, that of the ``best`` validation or of the ``last`` one.
     """
 
     steps: int
@@ -54,6 +55,7 @@ class LoopOptions:
     validate_every: int = 500
     checkpoint_every: int = 100
     patience: int = 0
+    keep: str = "best"
 
 
 class Task(ABC):
@@ -311,7 +313,7 @@ def train(
         figures = evaluate(task, options.seed)
         record(step, "val", figures)
         score = math.inf if math.isnan(figures["score"]) else figures["score"]
-        if score <= best.score:
+        if score <= best.score or options.keep == "last":
             best = _Best(score, step, _copy(task.module))
         task.module.load_state_dict(current)
 

@@ -174,6 +174,7 @@ class MappingTask(Task):
         self.measured: Tensor | None = None
         self.varied: Tensor | None = None  # as ``measured``, of the frames as another camera sees them
         self.leaking = leaking
+        self.leaking_measured: Tensor | None = None
         self.same_motion = same_motion if losses["same_motion"] else None
         self.same_measured: Tensor | None = None
         if isinstance(self.method.motion_encoder, MeshMotionEncoder):
@@ -254,24 +255,28 @@ class MappingTask(Task):
         parts = [torch.empty(0, *encoder.mean.shape)]
         for start in track(range(0, len(own), 16), "mesh of the training frames", unit="batches"):
             rows = own[start : start + 16]
-            images = frames.images(rows)
-            if varied:  # each by its own seed, so that the number of processes does not matter
-                images = torch.cat(
-                    [self._another_camera(images[i : i + 1], row) for i, row in enumerate(rows)]
-                )
+            images = self._varied_images(frames, rows) if varied else frames.images(rows)
             parts.append(encoder.measure(images.to(self.device)).cpu())
         return self.processes.gather(torch.cat(parts), len(chosen))
+
+    def _varied_images(self, frames: Frames, rows: Sequence[int]) -> Tensor:
+        """Frames [B,3,256,256] as another camera sees them, each by its own seed, whoever asks."""
+        images = fit(frames.images(rows), SIZE)
+        return torch.cat([self._another_camera(images[i : i + 1], row) for i, row in enumerate(rows)])
 
     def _another_camera(
         self, images: Tensor, number: int, total: int | None = None, rows: slice = slice(None)
     ) -> Tensor:
-        seed = stable_hash(f"{self.seed}:{number}:camera") % 2**62
-        return degrade(vary(images, seed, total, rows, mirror=False), seed, total, rows)
+        # Two seeds: from the same random numbers, what is turned to one side would always be blurred.
+        camera, quality = (
+            stable_hash(f"{self.seed}:{number}:{name}") % 2**62 for name in ("camera", "quality")
+        )
+        return degrade(vary(images, camera, total, rows, mirror=False), quality, total, rows)
 
-    def _chosen(self, step: int, count: int) -> Tensor:
-        """Which driving frames of a batch E_m sees varied, [count], of which these are this process's."""
+    def _chosen(self, step: int, count: int, rows: slice) -> Tensor:
+        """Which of these rows of a batch of ``count`` driving frames E_m sees varied."""
         source = torch.Generator().manual_seed(stable_hash(f"{self.seed}:{step}:varied") % 2**62)
-        return (torch.rand(count, generator=source) < self.o["varied"])[self.processes.rows()]
+        return (torch.rand(count, generator=source) < self.o["varied"])[rows]
 
     def batch(self, step: int) -> dict[str, Any]:
         """Pairs for the image losses on every ``image_every``-th step, and for the latent loss."""
@@ -281,8 +286,9 @@ class MappingTask(Task):
         if self.o["latent_batch"]:
             where = self.pairs.batch(step + 2**40, self.o["latent_batch"])
             out["latent"] = {k: v[self.processes.rows()] for k, v in where.items()}
-            if self.varied is not None:
-                out["latent"]["varied"] = self._chosen(step + 2**40, self.o["latent_batch"]).int().tolist()
+            if self.o["varied"]:
+                count, rows = self.o["latent_batch"], self.processes.rows()
+                out["latent"]["varied"] = self._chosen(step + 2**40, count, rows).int().tolist()
         if self.correction is not None:
             out["kept"] = self._targets(step)
         if self.same_motion is not None:
@@ -294,7 +300,7 @@ class MappingTask(Task):
         batch = {f"image_{k}": fit(frames.images(v), SIZE) for k, v in where.items()}
         batch |= {f"latent_{k}": frames.latents(v) for k, v in where.items()}
         if self.o["varied"]:
-            plain, chosen = batch["image_s_a"], self._chosen(step, size)[:, None, None, None]
+            plain, chosen = batch["image_s_a"], self._chosen(step, size, rows)[:, None, None, None]
             batch["seen_s_a"] = torch.where(chosen, self._another_camera(plain, step, size, rows), plain)
         return {k: v.to(self.device) for k, v in batch.items()}
 
@@ -366,14 +372,19 @@ class MappingTask(Task):
             rows: of the frames.
             varied: 1 for those that another camera sees, 0 for the others; or None.
         """
-        if varied is not None:
+        encoder, frames = self.method.motion_encoder, self.pairs.frames
+        if varied is None:
+            return self._codes_of(frames, self.measured, rows)
+        chosen = torch.tensor(varied) > 0
+        if isinstance(encoder, MeshMotionEncoder):
             assert self.measured is not None
             assert self.varied is not None
-            encoder = self.method.motion_encoder
-            assert isinstance(encoder, MeshMotionEncoder)
-            seen = torch.where(torch.tensor(varied)[:, None] > 0, self.varied[rows], self.measured[rows])
+            seen = torch.where(chosen[:, None], self.varied[rows], self.measured[rows])
             return encoder.encode(seen.to(self.device))
-        return self._codes_of(self.pairs.frames, self.measured, rows)
+        images = torch.where(
+            chosen[:, None, None, None], self._varied_images(frames, rows), fit(frames.images(rows), SIZE)
+        )
+        return encoder(images.to(self.device))
 
     def _codes_of(self, frames: Frames, measured: Tensor | None, rows: list[int]) -> Tensor:
         encoder = self.method.motion_encoder
@@ -463,7 +474,7 @@ class MappingTask(Task):
         """
         from remime.faces.mesh import load_mesh
 
-        leakage = {} if self.leaking is None else {"leakage": self._leakage(self.leaking)}
+        leakage = {} if self.leaking is None else self._leakage(self.leaking)
         if self.validation is None:
             return {"score": 0.0, **leakage}
         mesh = load_mesh().to(self.device)
@@ -480,7 +491,7 @@ class MappingTask(Task):
             wanted, moved = (mesh(images).blendshapes.cpu().numpy() for images in (driving, out))
             lively = np.flatnonzero(wanted.std(0) > VARIED)
             expressions += [pearson(wanted[:, j], moved[:, j]) for j in lively]
-            amplitudes += (moved.std(0) / wanted.std(0))[lively].tolist()
+            amplitudes += (moved[:, lively].std(0) / wanted[:, lively].std(0)).tolist()
             identities.append(1 - float(self.losses.same_person(out, kept.expand_as(out))))
         found = [value for value in expressions if not math.isnan(value)]
         expression = float(np.mean(found)) if found else 0.0
@@ -493,12 +504,22 @@ class MappingTask(Task):
             **leakage,
         }
 
-    def _leakage(self, shared: SameMotion) -> float:
-        step = -(-len(shared.groups) // LEAKING)
-        groups = shared.groups[::step]
-        codes = [self._codes_of(shared.frames, None, group) for group in groups]
-        added = [self.method.map.motion(code).flatten(1) for code in codes]  # type: ignore[operator]
+    def _leakage(self, shared: SameMotion) -> dict[str, float]:
+        groups = shared.groups[:: -(-len(shared.groups) // LEAKING)]
+        if len(groups) < 2:
+            return {}  # one moment has no motion
+        encoder, rows = self.method.motion_encoder, [row for group in groups for row in group]
+        batches = [rows[i : i + 16] for i in range(0, len(rows), 16)]
+        if isinstance(encoder, MeshMotionEncoder):
+            if self.leaking_measured is None:
+                images = (fit(shared.frames.images(batch), SIZE).to(self.device) for batch in batches)
+                self.leaking_measured = torch.cat([encoder.measure(batch) for batch in images])
+            codes = encoder.encode(self.leaking_measured)
+        else:
+            codes = torch.cat([self._codes_of(shared.frames, None, batch) for batch in batches])
+        moved = self.method.map.motion(codes).flatten(1)  # type: ignore[operator]
+        added = moved.split([len(group) for group in groups])
         people = torch.stack([a.var(0, correction=0).sum() for a in added]).mean()
         moments = torch.stack([a.mean(0) for a in added]).var(0, correction=0).sum()
         # A map that adds nothing lets nothing through.
-        return float((people / moments).sqrt()) if moments > 0 else 0.0
+        return {"leakage": float((people / moments).sqrt()) if moments > 0 else 0.0}

@@ -1,13 +1,18 @@
 """What ``remime reenact`` refuses, and how it says so."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from remime import video, yuv
 from remime.cli import inputs, networks, reenact
+from remime.errors import InputError
+from remime.generators import EMBEDDED
+from remime.models import save_model
 from remime.training.data import to_tensor
 from remime.versions import __version__
 from tests import clips
@@ -52,6 +57,61 @@ UNREADABLE = {
     "cut image": (cut_image, "cannot be read as an image"),
     "only sound": (lambda folder: clips.tone(folder / "a.mp4") or folder / "a.mp4", "only sound"),
 }
+
+
+SMALL = {"kind": "method", "method": "mapping", "preset": "small", "generator": EMBEDDED, "options": {}}
+
+
+@pytest.fixture
+def described(tmp_path, monkeypatch):
+    """``described(changes)``: a model file whose description has these changes."""
+    inverter = {"kind": "inverter", "method": "restyle-psp", "preset": "small", "options": {}}
+
+    def make(**changes):
+        meta = {**SMALL, **changes}
+        path = tmp_path / "model.safetensors"
+        save_model(path, {"x": torch.zeros(1)}, meta)
+        save_model(
+            tmp_path / "i.safetensors", {"x": torch.zeros(1)}, inverter | {"generator": meta["generator"]}
+        )
+        return reenact.Request(
+            tmp_path, "random:1", tmp_path, model=path, inverter=tmp_path / "i.safetensors"
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("changes", "strength"),
+    [
+        ({}, reenact.EXPRESSION_STRENGTH),
+        ({"preset": "paper"}, 1.0),
+        ({"generator": "stylegan2-x"}, 1.0),
+        ({"options": {"correction": 8}}, 1.0),
+    ],
+    ids=["small", "paper", "another generator", "correction"],
+)
+def test_expressions_are_held_back_where_they_can_be_told_from_turns(described, changes, strength):
+    request = described(**changes)
+    assert reenact._files(request).expression_strength == strength
+    own = replace(request, expression_strength=0.3)
+    if strength == 1:
+        with pytest.raises(InputError, match=r"--expression-strength: is 0\.3, but turns and expressions of"):
+            reenact._files(own)
+    else:
+        assert reenact._files(own).expression_strength == 0.3
+    assert reenact._files(replace(request, expression_strength=1.0)).expression_strength == 1
+
+
+def test_expression_strength_means_nothing_to_linear(described):
+    request = replace(described(), method="linear", model=None, expression_strength=0.5)
+    with pytest.raises(InputError, match=r"is 0\.5, but the method 'linear' has no such"):
+        reenact._files(request)
+
+
+def test_default_strength_is_that_of_the_configuration():
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert config["models"]["mapping"]["expression_strength"] == reenact.EXPRESSION_STRENGTH
 
 
 @pytest.mark.parametrize("role", ["driving", "target"])
@@ -219,7 +279,7 @@ def film(tmp_path, monkeypatch, found, spare=True, said=None, **changes):
     request = reenact.Request(driving, "random:1", tmp_path / "o.mp4", **changes)
     model = tmp_path / "m.safetensors"
     meta = {"generator": "g"}
-    files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta, 0, 1.0)
+    files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta, 0, 1.0, 1.0)
     moments = [m if m.index in found else Moment(m.index, m.time, None) for m in Faces(driving, aligned=True)]
     batches = [moments[:4], moments[4:8], moments[8:]]
     monkeypatch.setattr(reenact._Film, "_spare_core", lambda self: spare)

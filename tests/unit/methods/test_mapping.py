@@ -239,6 +239,17 @@ def test_expressions_of_other_generators_cannot_be_told_from_turns(file, tmp_pat
     load_method({**options, "expression_strength": 1}, tmp_path / "other.safetensors", tiny.generator())
 
 
+def test_a_correction_cannot_be_taken_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("remime.faces.mesh.load_mesh", tiny.Mesh)
+    tensors = {f"method.{k}": v for k, v in small(correction=4).state_dict().items()}
+    meta = {"kind": "method", "options": {"preset": "small", "width": 16, "components": 4, "correction": 4}}
+    save_model(tmp_path / "m.safetensors", tensors, meta)
+    with pytest.raises(InputError, match=r"expression_strength: is 0\.5, but a mapping with a correction"):
+        load_method(
+            {"method": "mapping", "expression_strength": 0.5}, tmp_path / "m.safetensors", tiny.generator()
+        )
+
+
 def test_tuned_generator_leaves_its_previews(file, monkeypatch):
     """They were fitted to the generator as it was."""
     dropped = []
@@ -246,5 +257,6 @@ def test_tuned_generator_leaves_its_previews(file, monkeypatch):
     generator = tiny.generator()
     load_method({"method": "mapping"}, file(), generator)
     assert not dropped
-    load_method({"method": "mapping"}, file(**{"generator.input.input": generator.input.input}), generator)
+    old = {"generator.input.input": generator.input.input, "generator.previews.128.x": torch.ones(1)}
+    load_method({"method": "mapping"}, file(**old), generator)
     assert dropped == [generator]

@@ -95,6 +95,10 @@ def test_people_who_share_motions_travel_too(tmp_path, dataset):
     assert ours is not None
     assert there.batch(3, 4, 2) == ours.batch(3, 4, 2)
     assert torch.equal(there.frames.images([0, 2]), ours.frames.images([0, 2]))
+    assert read.leaking is not None
+    assert job.leaking is not None
+    assert read.leaking.groups == job.leaking.groups
+    assert {sample.split for sample in job.leaking.frames.samples} == {"val"}
     assert read.driving is not None
     assert job.driving is not None
     there_and_here = [

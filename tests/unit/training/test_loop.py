@@ -314,6 +314,12 @@ def test_best_validation_is_kept(tmp_path):
     assert result.metrics == {"score": 3.0, "value": -1.0}
 
 
+def test_last_validation_is_kept_where_asked_for(tmp_path):
+    result = run(Scalar(scores=[5.0, 3.0, 4.0, 6.0]), tmp_path, steps=3, keep="last")
+    assert (result.step, float(result.tensors["weight"])) == (3, -3.0)
+    assert result.metrics["score"] == 6.0
+
+
 @pytest.mark.parametrize("scores", [[1.0] * 4, [math.nan] * 4], ids=["constant", "never a number"])
 def test_without_a_better_one_the_last_is_kept(tmp_path, scores):
     assert run(Scalar(scores=scores), tmp_path, steps=3).step == 3

@@ -452,12 +452,19 @@ def test_leakage_by_hand(dataset, same):
     people = np.mean([a.var(0).sum() for a in added])
     moments = np.var([a.mean(0) for a in added], axis=0).sum()
     assert task.validate()["leakage"] == pytest.approx(np.sqrt(people / moments), rel=1e-3)
-    number = {tuple(group): float(i) for i, group in enumerate(same.groups)}
-    task._codes_of = lambda frames, measured, group: torch.full((len(group), 4), number[tuple(group)])
-    assert task.validate()["leakage"] == pytest.approx(0, abs=1e-5)
+    # Codes that tell the moment alone, and such that tell the person as much as the moment.
+    count = len(same.groups)
+    moment = torch.cat([torch.full((len(group), 4), float(i)) for i, group in enumerate(same.groups)])
+    person = torch.cat([torch.linspace(-1, 1, len(group))[:, None].expand(-1, 4) for group in same.groups])
+    alike = [len(group) for group in same.groups]
+    person *= np.std(np.arange(count)) / np.mean([np.linspace(-1, 1, n).var() for n in alike]) ** 0.5
+    task.method.motion_encoder.encode = lambda measured: moment + person
+    assert task._leakage(same)["leakage"] == pytest.approx(1, rel=1e-3)
+    task.method.motion_encoder.encode = lambda measured: moment
+    assert task._leakage(same)["leakage"] == pytest.approx(0, abs=1e-5)
     with torch.no_grad():
         task.method.map.directions.zero_()
-    assert task.validate()["leakage"] == 0
+    assert task._leakage(same)["leakage"] == 0
     assert "leakage" not in MappingTask(OPTIONS, tiny.generator(), *sets, CPU).validate()
 
 
