@@ -74,7 +74,7 @@ def command(
         typer.Option(
             min=0,
             metavar="X",
-            help="What of that all but the turns of the head is multiplied by (small mappings only) "
+            help="What of that all but turns of the head and blinks is multiplied by (small mappings only) "
             f"[default: {EXPRESSION_STRENGTH} for these].",
         ),
     ] = None,

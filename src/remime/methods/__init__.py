@@ -105,7 +105,7 @@ def _scale_expression(method: Method, generator: str) -> None:
 
     if not isinstance(method, Mapping) or method.expression_strength == 1:
         return
-    from remime.sources.directions import TURNS, load_directions
+    from remime.sources.directions import KEPT, load_directions
 
     if generator != EMBEDDED:
         raise InputError(
@@ -122,8 +122,8 @@ def _scale_expression(method: Method, generator: str) -> None:
             "leave it at 1; strength scales all of the motion",
         )
     directions = load_directions()
-    turns = [directions.column(name) for name in TURNS]
-    method.map.scale_expression(torch.from_numpy(directions.steps), turns, method.expression_strength)
+    kept = [directions.column(name) for name in KEPT]
+    method.map.scale_expression(torch.from_numpy(directions.steps), kept, method.expression_strength)
 
 
 def imported_method(

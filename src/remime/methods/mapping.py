@@ -187,22 +187,22 @@ class DirectionMap(nn.Module):
         self.directions[:count, :rows] = directions[:count]
 
     @torch.no_grad()
-    def scale_expression(self, directions: Tensor, turns: list[int], factor: float) -> None:
-        """Multiply what moves the target by a factor, but for what turns the head.
+    def scale_expression(self, directions: Tensor, kept: list[int], factor: float) -> None:
+        """Multiply what moves the target by a factor, but for turns of the head and the like.
 
-        M's directions are written as sums of measured ones, by least squares; of these, the turns stay.
+        M's directions are written as sums of measured ones, by least squares; of these, some are kept.
 
         Args:
             directions: measured, [k, r, 512] of the first r rows.
-            turns: which of them turn the head.
+            kept: which of them stay as they are.
             factor: of all else.
         """
         known = torch.zeros(len(directions), *self.directions.shape[1:], dtype=torch.float64)
         known[:, : directions.shape[1]] = directions
         known, own = known.flatten(1), self.directions.double().cpu().flatten(1)
         weights = torch.linalg.lstsq(known.T, own.T, driver="gelsd").solution.T
-        turning = weights[:, turns] @ known[turns]
-        self.directions.copy_((turning + factor * (own - turning)).view_as(self.directions))
+        left = weights[:, kept] @ known[kept]
+        self.directions.copy_((left + factor * (own - left)).view_as(self.directions))
 
     def motion(self, code: Tensor) -> Tensor:
         """The linear part [B, rows, 512] of codes [B, components], or of differences of such."""
@@ -223,8 +223,8 @@ class Mapping(Method):
         width: hidden units of the small E_m.
         components: length of the small E_m's code.
         strength: what the small M's motion is multiplied by when it drives; ours, P1's M has no such factor.
-        expression_strength: what of that all but the turns of the head is multiplied by; ours, too. It takes
-            effect by ``scale_expression``, which needs to be told what turns a head.
+        expression_strength: what of that all but turns of the head and blinks is multiplied by; ours, too. It
+            takes effect by ``scale_expression``, which needs to be told what turns a head.
         correction: rank of the small M's ``Correction``; 0 for none.
 
     Raises:

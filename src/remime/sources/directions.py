@@ -25,7 +25,8 @@ _EYES, _EXPRESSION = 4, 2  # the first rows that eyes, and brows and mouths, mov
 MIN_SPREAD = 0.02  # blendshapes that vary less than this over generated faces carry no direction
 
 
-TURNS = ("yaw", "pitch")  # names of directions that turn the head
+# Directions that are left when expressions are scaled: by these, people differ little (docs/experiments.md).
+KEPT = ("yaw", "pitch", "eyeBlinkLeft", "eyeBlinkRight")
 
 
 @dataclass(frozen=True)
