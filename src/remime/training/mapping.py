@@ -504,6 +504,7 @@ class MappingTask(Task):
             **leakage,
         }
 
+    @torch.no_grad()
     def _leakage(self, shared: SameMotion) -> dict[str, float]:
         groups = shared.groups[:: -(-len(shared.groups) // LEAKING)]
         if len(groups) < 2:
