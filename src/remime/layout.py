@@ -44,6 +44,11 @@ _DIRECTIONS = "models/puppet-directions.safetensors"
 _DATA = ("init", "datasets", "same_motion")
 # Keys of a model that tell how it is used; its training does not depend on them.
 _USE = ("optimise", "optimise_identity", "optimise_truncation", "strength", "expression_strength")
+# Defaults of keys that earlier versions had not.
+_LATER: dict[str, dict[str, Any]] = {
+    "inverter": {"width": 0, "decode_resolution": 0},
+    "method": {"components": 0, "correction": 0, "correction_batch": 0, "varied": 0},
+}
 # What heads are built of.
 _KIT = ("head-anatomy", "head-parts")
 # Trunks of the `small` presets: AlexNet (with LPIPS) for inverters, the mesh for P1's motion encoder.
@@ -353,18 +358,10 @@ class Layout:
         train = entry.pop("train")
         kind = "inverter" if name in self.config["inverters"] else "method"
         merged = {**entry, **train, "kind": kind, "generator": self.config["generator"]}
-        if not merged["patience"]:  # so that trainings from before this key existed are not repeated
-            del merged["patience"]
-        if merged["keep"] == "best":  # likewise
-            del merged["keep"]
-        later = {
-            "inverter": ("width", "decode_resolution"),
-            "method": ("components", "correction", "correction_batch", "varied"),
-        }
-        for key in later[kind]:  # likewise
-            if not merged.get(key, 1):
-                del merged[key]
-        return self._seeded({k: v for k, v in merged.items() if k not in (*_DATA, *_USE)})
+        # Keys of later versions are told only where they matter, so that older trainings are not repeated.
+        usual = {"patience": 0, "keep": "best", **_LATER[kind]}
+        told = {k: v for k, v in merged.items() if k not in usual or v != usual[k]}
+        return self._seeded({k: v for k, v in told.items() if k not in (*_DATA, *_USE)})
 
     def train_inputs(self, name: str) -> dict[str, Any]:
         """The named inputs of a training: start weights, inverter, frames, latents, networks."""

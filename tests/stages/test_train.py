@@ -15,7 +15,7 @@ from remime.models import load_model
 from remime.stages import train as stage
 from remime.tables import read_table
 from remime.training import inverters, mapping
-from remime.training.job import _curve
+from remime.training.job import OPTIONS, _curve, read_start
 from tests import tiny
 
 pytestmark = pytest.mark.weights
@@ -155,6 +155,8 @@ def test_without_steps_and_init_it_is_random(run, options):
 
 def test_a_correction_may_be_added_by_training_alone(run):
     _, first = run("first", {**MAPPING, "steps": 0}, datasets=())
+    added = {**OPTIONS, **MAPPING, "correction": 4}
+    assert read_start(first / "model.safetensors", {**added, "steps": 1}).tensors
     with pytest.raises(InputError, match=r"correction: 4: does not fit init.*which has 0"):
         run("second", {**MAPPING, "steps": 0, "correction": 4}, init=first / "model.safetensors")
 

@@ -14,6 +14,7 @@ import torch
 from remime.devices import compute_device
 from remime.errors import InputError
 from remime.files import sha256
+from remime.methods.mapping import COMPONENTS
 from remime.models import Model, load_model
 from remime.training.data import Frames, SameMotion, indexed_frames, selected_frames
 from remime.training.loop import LoopOptions, Result, Task, evaluate, train
@@ -56,7 +57,7 @@ STRUCTURE = (
 
 
 # What a model file has that does not tell.
-_USUAL = {"width": 256, "components": 48, "correction": 0}
+_USUAL = {"width": 256, "components": COMPONENTS, "correction": 0}
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def test_batches_mix_generated_and_real_frames(tmp_path, dataset):
 
 
 def test_losses_may_decode_at_a_resolution_of_their_own(tmp_path, monkeypatch):
-    """What is shown to the encoder, and validation, stay as in use."""
+    """The samples that are inverted, and validation, stay as in use."""
     monkeypatch.setattr(tiny.StyleGAN2, "decode_resolution", lambda self, size: 32 if size > 16 else size)
     synthesize, seen = tiny.StyleGAN2.synthesize, []
 

@@ -408,7 +408,7 @@ def test_same_motion_by_hand(dataset, same):
 
 
 def test_only_driving_frames_are_varied(made):
-    """E_m sees them so in both losses; images that the losses compare with, and targets, stay as they are."""
+    """E_m sees them so; images that the losses compare with, and targets, stay as they are."""
     plain, varied = made(), made(varied=1.0)
     a, b = plain.batch(2)["pairs"], varied.batch(2)["pairs"]
     assert b.keys() - a.keys() == {"seen_s_a"}
@@ -421,6 +421,26 @@ def test_only_driving_frames_are_varied(made):
     assert float(terms["l2_crop"]) == pytest.approx(
         float(tiny.Losses().l2(face_crop(g_aa), face_crop(b["image_s_a"]))), rel=1e-4
     )
+
+
+def test_cameras_say_nothing_of_quality(made, monkeypatch):
+    """Drawn from one seed, what is turned to one side would always be blurred."""
+    seeds = []
+    for name in ("vary", "degrade"):
+        monkeypatch.setattr(mapping, name, lambda images, seed, *a, **k: seeds.append(seed) or images)
+    task = made(**LATENT, varied=1.0)
+    assert len(seeds) == 2 * len(task.pairs.frames)
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_encoders_of_images_see_varied_frames_in_the_latent_loss(made):
+    task = made(**LATENT, varied=0.5)
+    task.method.motion_encoder = torch.nn.Identity()
+    rows = [3, 3, 1]
+    seen, frames = task._codes(rows, [1, 0, 0]), task.pairs.frames
+    assert torch.equal(seen[0], task._varied_images(frames, [3])[0])
+    assert torch.equal(seen[1:], frames.images([3, 1]))
+    assert not torch.equal(seen[0], seen[1])
 
 
 def test_share_of_varied_frames_in_the_latent_loss(made):
