@@ -24,7 +24,8 @@ include: "workflow/rules/report.smk"
 
 wildcard_constraints:
     network=r"[a-z0-9][a-z0-9-]*",
-    dataset=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    # results/models is no dataset, whatever its models are called.
+    dataset=flow.pattern("datasets"),
     inverter=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     model=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     protocol=r"[A-Za-z0-9][A-Za-z0-9_-]*",

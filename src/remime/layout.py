@@ -20,6 +20,8 @@ from remime.catalogue import is_name
 from remime.shards import batch_of, shard_names
 
 RESULTS = Path("results")
+OWN_FOLDERS = ("benchmarks", "logs", "models", "report", "speed", "state")
+"""Folders of the results beside those of the datasets."""
 WEIGHTS = Path("resources/weights")
 
 ANSWERED = "heads"

@@ -14,7 +14,7 @@ from typing import Any
 
 from remime.catalogue import Network, is_name, model_meta, networks, read_rows, same_generator
 from remime.errors import ConfigError, InputError, RemimeError
-from remime.layout import ANSWERED, EMBEDDED, REFERENCES, RESULTS, WEIGHTS, Layout
+from remime.layout import ANSWERED, EMBEDDED, OWN_FOLDERS, REFERENCES, RESULTS, WEIGHTS, Layout
 from remime.schema import VARIANTS, compose, fill, find_problems, listed, load_schema, merge, suggest
 
 # Which classes of terms (column ``terms`` of weights.tsv) each value of ``licence`` accepts.
@@ -113,6 +113,8 @@ def _safe_references(config: Mapping[str, Any]) -> list[str]:
 def _references(config: Mapping[str, Any]) -> Iterator[str]:
     """Names that refer to entries which are not there, and names that are taken twice."""
     datasets, inverters, models = (list(config[section]) for section in VARIANTS)
+    for name in set(datasets) & set(OWN_FOLDERS):
+        yield f"datasets.{name}: the folder results/{name} is not a dataset's; choose another name"
     for name in set(inverters) & set(models):
         yield f"models.{name}: is also the name of an inverter; both share results/models, so rename one"
     for section in ("inverters", "models"):

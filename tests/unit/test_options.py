@@ -166,6 +166,7 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
         ({"models": {"mapping": {"variant": "cos"}}}, "losses.cos: is 0"),
         ({"inverters": {"psp": {"init": "results/models/psp/model.safetensors"}}}, "from itself"),
         ({"models": {"psp": {"method": "linear", "inverter": "psp"}}}, "is also the name of an inverter"),
+        ({"datasets": {"models": {"source": "samples"}}}, "the folder results/models is not a dataset's"),
         ({"score": {"identity": "dlib-resnet-id"}}, "is also score.identity"),
         (
             {"models": {"mapping": {"optimise": 5, "optimise_identity": "sface"}}},

@@ -248,6 +248,15 @@ def test_an_override_of_one_dataset_leaves_the_others(project: Project) -> None:
     assert "collect" not in plan
 
 
+def test_a_model_may_be_called_like_a_folder(tmp_path: Path) -> None:
+    """results/models is no dataset, and results/models/latents/history.parquet no index of its latents."""
+    add_clip(tmp_path, "a/clip.mp4")
+    config = folder_config()
+    config["models"]["latents"] = config["models"].pop("mapping")
+    config["protocols"]["self"]["models"] = ["latents"]
+    assert "Exception" not in Project(tmp_path, config).snakemake("--dry-run")
+
+
 def test_a_raised_stage_version_reruns_the_stage(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     source = (ROOT / "src/remime/versions.py").read_text()
     (project.folder / "src").unlink()
