@@ -45,7 +45,16 @@ _DIRECTIONS = "models/puppet-directions.safetensors"
 # Keys of a training that are arguments of their own.
 _DATA = ("init", "datasets", "same_motion")
 # Keys of a model that tell how it is used; its training does not depend on them.
-_USE = ("optimise", "optimise_identity", "optimise_truncation", "strength", "expression_strength")
+_USE = (
+    "optimise",
+    "optimise_identity",
+    "optimise_truncation",
+    "strength",
+    "expression_strength",
+    "relative_expression",
+)
+APART = {"expression_strength": 1, "relative_expression": 0}
+"""Keys that tell turns of the head from expressions, and the values at which nothing is told."""
 # Defaults of keys that earlier versions had not.
 _LATER: dict[str, dict[str, Any]] = {
     "inverter": {"width": 0, "decode_resolution": 0},
@@ -465,8 +474,8 @@ class Layout:
         if not entry.get("optimise"):
             for key in ("optimise_identity", "optimise_truncation"):
                 entry.pop(key, None)
-        for key in ("strength", "expression_strength"):
-            if entry["method"] == "mapping" and entry[key] == 1:
+        for key, usual in {"strength": 1, **APART}.items():
+            if entry["method"] == "mapping" and entry[key] == usual:
                 del entry[key]  # so that videos from before mappings had this key are not made again
         return {**self.config["reenact"], **entry, "model": model, "generator": self.config["generator"]}
 
@@ -578,8 +587,8 @@ class Layout:
 
     def summary_options(self) -> dict[str, Any]:
         """Models and protocols, as the stages that sum up are told."""
-        keys = ("method", "variant", "preset", "inverter", "optimise", "strength", "expression_strength")
-        usual = {"optimise": 0, "strength": 1, "expression_strength": 1}
+        usual = {"optimise": 0, "strength": 1, **APART}
+        keys = ("method", "variant", "preset", "inverter", *usual)
         models = {
             name: {k: entry[k] for k in keys if entry.get(k) not in (None, usual.get(k))}
             for name, entry in self.config["models"].items()
@@ -660,8 +669,8 @@ class Layout:
         networks = list(dict.fromkeys(self.networks(stage, name)))
         shipped = [_PREVIEW] if EMBEDDED in networks else []
         moves = stage == "collect" and self.is_generated(name)
-        turns = stage == "reenact" and self.trained(name).get("expression_strength", 1) != 1
-        shipped += [_DIRECTIONS] if moves or turns else []
+        apart = stage == "reenact" and any(self.trained(name).get(k, v) != v for k, v in APART.items())
+        shipped += [_DIRECTIONS] if moves or apart else []
         return _paths(WEIGHTS / f"{network}.safetensors" for network in networks) + shipped
 
     def networks_used(self) -> list[str]:

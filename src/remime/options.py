@@ -14,7 +14,7 @@ from typing import Any
 
 from remime.catalogue import Network, is_name, model_meta, networks, read_rows, same_generator
 from remime.errors import ConfigError, InputError, RemimeError
-from remime.layout import ANSWERED, EMBEDDED, OWN_FOLDERS, REFERENCES, RESULTS, WEIGHTS, Layout
+from remime.layout import ANSWERED, APART, EMBEDDED, OWN_FOLDERS, REFERENCES, RESULTS, WEIGHTS, Layout
 from remime.schema import VARIANTS, compose, fill, find_problems, listed, load_schema, merge, suggest
 
 # Which classes of terms (column ``terms`` of weights.tsv) each value of ``licence`` accepts.
@@ -199,11 +199,7 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                     f"{where}.optimise_identity: {entry['optimise_identity']!r} is also score.identity; a "
                     "target is never scored by the network that it was fitted with, so change one of them"
                 )
-            for key, usual in (
-                ("strength", 1),
-                ("expression_strength", 1),
-                ("correction", 0),
-            ):
+            for key, usual in {"strength": 1, **APART, "correction": 0}.items():
                 if entry.get("preset") == "paper" and entry.get(key, usual) != usual:
                     yield (
                         f"{where}.{key}: {entry[key]:g} has no meaning for the preset paper, whose M does "
@@ -289,11 +285,12 @@ def _generator(config: Mapping[str, Any], known: Mapping[str, Network], base: Pa
                 f"generator: {EMBEDDED}"
             )
     for name, entry in config["models"].items():
-        if generator != EMBEDDED and entry.get("expression_strength", 1) != 1:
-            yield (
-                f"models.{name}.expression_strength: is {entry['expression_strength']:g}, but what turns a "
-                f"head is known of {EMBEDDED} alone, not of {generator!r}; set 1, or generator: {EMBEDDED}"
-            )
+        for key, usual in APART.items():
+            if generator != EMBEDDED and entry.get(key, usual) != usual:
+                yield (
+                    f"models.{name}.{key}: is {entry[key]:g}, but what turns a head is known of {EMBEDDED} "
+                    f"alone, not of {generator!r}; set {usual}, or generator: {EMBEDDED}"
+                )
     for name in flow.trainings():
         init = flow.trained(name)["init"]
         where = f"{'inverters' if name in config['inverters'] else 'models'}.{name}.init"

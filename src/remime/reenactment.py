@@ -20,6 +20,7 @@ from remime.training.data import to_image, to_tensor
 FLIPS = 16  # frames per clip whose mirror images are inverted for the mean latent of the linear baseline
 RANDOM_TRUNCATION = 0.7
 _LEVELS = {"rgb24": to_image, "yuv420p": yuv.from_tensor}
+RESTING = 32  # frames per clip by which it is told how a face rests
 SIZE = 256  # at least this large is the image from which a method reads a target
 
 
@@ -32,6 +33,11 @@ def invert(inverter: Inverter, images: NDArray[np.uint8], batch: int = 8) -> Ten
     return torch.cat(parts)
 
 
+def spaced(total: int, count: int) -> list[int]:
+    """Positions of ``count`` evenly spaced items of ``total``, of fewer all."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+
+
 def mean_latent(inverter: Inverter, images: NDArray[np.uint8], latents: Tensor) -> Tensor:
     """The mean latent [rows, 512] of a clip's frames and of their horizontal flips (P1, Sec. 4.1).
 
@@ -41,8 +47,7 @@ def mean_latent(inverter: Inverter, images: NDArray[np.uint8], latents: Tensor) 
             are used.
         latents: [m, rows, 512], those of all frames that were inverted.
     """
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(FLIPS, len(images))).round().astype(int))
-    flipped = invert(inverter, np.ascontiguousarray(images[chosen, :, ::-1]))
+    flipped = invert(inverter, np.ascontiguousarray(images[spaced(len(images), FLIPS), :, ::-1]))
     return (latents.mean(0) + flipped.mean(0)) / 2
 
 
@@ -87,6 +92,19 @@ class Reenactor:
         """Prepare a target from its latent W+ [rows, 512] (its clip's mean if the method needs latents)."""
         image = self.generator.synthesize(latent[None], resolution=self.generator.decode_resolution(SIZE))
         return self.method.identify(latent, image[0].clamp(-1, 1))
+
+    @torch.inference_mode()
+    def at_rest(self, images: Sequence[NDArray[np.uint8]]) -> Driving:
+        """How a driving face rests, for methods that need it.
+
+        Args:
+            images: aligned frames uint8 [R, R, 3] from all over the clip; of one alone nothing can be told.
+        """
+        if len(images) < 2:
+            return Driving()
+        parts = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
+        seen = [self.method.observe(to_tensor(np.stack(part)).to(self.device)) for part in parts]
+        return Driving(rest=self.method.rest(torch.cat(seen)))
 
     @torch.inference_mode()
     def drive(

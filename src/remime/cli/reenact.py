@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = ("256", "512", "1024")
 OPTIMISE = 50
-EXPRESSION_STRENGTH = 0.7  # of small mappings, as in config.yaml
+EXPRESSION_STRENGTH, RELATIVE_EXPRESSION = 0.7, 0.0  # of small mappings, as in config.yaml
 
 
 def command(
@@ -78,6 +78,16 @@ def command(
             f"[default: {EXPRESSION_STRENGTH} for these].",
         ),
     ] = None,
+    relative_expression: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="X",
+            help="How much of what the driving face rests at is left out (small mappings only): 0 transfers "
+            f"the expression as it is, 1 only how it changes [default: {RELATIVE_EXPRESSION} for these].",
+        ),
+    ] = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Show target, driving face and result next to each other.")
     ] = False,
@@ -105,6 +115,7 @@ def command(
             optimise,
             strength,
             expression_strength,
+            relative_expression,
             side_by_side,
             device,
             batch,
@@ -127,6 +138,7 @@ class Request:
     optimise: int = OPTIMISE
     strength: float = 1.0
     expression_strength: float | None = None
+    relative_expression: float | None = None
     side_by_side: bool = False
     device: str = "auto"
     batch: int = 16
@@ -170,6 +182,7 @@ class _Files:
     optimise: int
     strength: float
     expression_strength: float
+    relative_expression: float
 
     @property
     def networks(self) -> list[str]:
@@ -180,7 +193,6 @@ class _Files:
 
 
 def _files(request: Request) -> _Files:
-    from remime.generators import EMBEDDED
     from remime.methods import METHODS
     from remime.models import read_meta, shipped
 
@@ -211,29 +223,45 @@ def _files(request: Request) -> _Files:
         )
     # Methods without a model of their own, as the linear one, want the latents as they come.
     optimise = request.optimise if model is not None else 0
-    expression = request.expression_strength
-    if expression is not None and model is None:
-        raise InputError(
-            "--expression-strength",
-            f"is {expression:g}, but the method {method!r} has no such",
-            "leave it off",
-        )
+    apart = _apart(request, model, model_meta, method)
+    return _Files(method, model, model_meta, inverter, inverter_meta, optimise, request.strength, *apart)
+
+
+def _apart(
+    request: Request, model: Path | None, model_meta: dict[str, Any] | None, method: str
+) -> tuple[float, float]:
+    """Strength and relativity of expressions, which can be told from turns in some models only.
+
+    Raises:
+        InputError: they were asked for where they cannot be told.
+    """
+    from remime.generators import EMBEDDED
+    from remime.layout import APART
+
     kind = {"method": "mapping", "preset": "small", "generator": EMBEDDED}
     divisible = (
         model_meta is not None
         and kind.items() <= model_meta.items()
         and not model_meta["options"].get("correction")
     )
-    if expression is None:
-        expression = EXPRESSION_STRENGTH if divisible else 1.0
-    elif expression != 1 and not divisible:
-        raise InputError(
-            "--expression-strength",
-            f"is {expression:g}, but turns and expressions of {model} cannot be told apart",
-            f"leave it off; small mappings of {EMBEDDED} without a correction can",
-        )
-    strengths = request.strength, expression
-    return _Files(method, model, model_meta, inverter, inverter_meta, optimise, *strengths)
+    asked = {
+        "expression_strength": (request.expression_strength, EXPRESSION_STRENGTH),
+        "relative_expression": (request.relative_expression, RELATIVE_EXPRESSION),
+    }
+    chosen = []
+    for key, (value, usual) in asked.items():
+        option = f"--{key.replace('_', '-')}"
+        if value is not None and model is None:
+            raise InputError(option, f"is {value:g}, but the method {method!r} has no such", "leave it off")
+        if value not in (None, APART[key]) and not divisible:
+            raise InputError(
+                option,
+                f"is {value:g}, but turns and expressions of {model} cannot be told apart",
+                f"leave it off; small mappings of {EMBEDDED} without a correction can",
+            )
+        fallback = usual if divisible else float(APART[key])
+        chosen.append(fallback if value is None else value)
+    return chosen[0], chosen[1]
 
 
 class Engine:
@@ -257,8 +285,13 @@ class Engine:
         self.generator: Generator = load_generator(name).to(device)
         self.inverter: Inverter = load_inverter(files.inverter, self.generator, device)
         own = load_generator(name).to(device) if files.model is not None else self.generator
-        strengths = {"strength": files.strength, "expression_strength": files.expression_strength}
-        self.method = load_method({"method": files.method, **strengths}, files.model, own, device)
+        options = {
+            "method": files.method,
+            "strength": files.strength,
+            "expression_strength": files.expression_strength,
+            "relative_expression": files.relative_expression,
+        }
+        self.method = load_method(options, files.model, own, device)
         self.reenactor: Reenactor = Reenactor(
             own, self.method, request.resolution, request.batch, request.pixel_format
         )
@@ -326,6 +359,8 @@ def run(request: Request) -> Made:
             spool = stack.enter_context(TemporaryFile(dir=folder))
             latents, driving = _whole_driving(request, engine, spool)
             mean = _target_mean(request, engine, face)
+        elif engine.method.needs_rest:
+            driving = _resting(request, engine)
         identity = _identity(files, engine, face, mean)
         made = _Film(request, files, engine, face).make(ahead, ahead.settle, identity, latents, driving)
     _report(request, made)
@@ -364,15 +399,26 @@ def _optimised(steps: int, engine: Engine, face: Image, latent: Tensor) -> Tenso
 
 def _whole_driving(request: Request, engine: Engine, spool: IO[bytes]) -> tuple[Iterator[Tensor], Driving]:
     """The first pass over the driving video: its latents, kept in a nameless file, and their mean."""
-    from remime.cli.latents import spooled
+    from remime.cli.whole import spooled
     from remime.methods import Driving
 
     mean = _clip_mean(request.driving, request, engine, "driving", spool)
     return spooled(spool, engine.inverter.generator.rows), Driving(mean)
 
 
+def _resting(request: Request, engine: Engine) -> Driving:
+    """How the driving face rests, by faces from all over the video."""
+    from remime import video
+    from remime.cli.whole import spaced_faces
+    from remime.progress import Progress
+    from remime.reenactment import RESTING
+
+    with Progress(video.probe(request.driving).expected, "see driving at rest", "frames") as progress:
+        return engine.reenactor.at_rest(spaced_faces(request.driving, RESTING, progress.update))
+
+
 def _target_mean(request: Request, engine: Engine, face: Image) -> Tensor:
-    from remime.cli.latents import clip_mean
+    from remime.cli.whole import clip_mean
 
     if inputs.random_seed(request.target) is not None:
         return clip_mean(engine.inverter, [face], request.batch)
@@ -382,7 +428,7 @@ def _target_mean(request: Request, engine: Engine, face: Image) -> Tensor:
 def _clip_mean(
     path: Path, request: Request, engine: Engine, role: str, spool: IO[bytes] | None = None
 ) -> Tensor:
-    from remime.cli.latents import clip_mean
+    from remime.cli.whole import clip_mean
     from remime.faces.stream import Faces
     from remime.progress import Progress
 
@@ -557,6 +603,7 @@ class _Film:
             "optimise": files.optimise,
             "strength": files.strength,
             "expression_strength": files.expression_strength,
+            "relative_expression": files.relative_expression,
             "weights": {
                 "inverter": sha256(files.inverter),
                 "model": sha256(files.model) if files.model is not None else "",

@@ -24,7 +24,7 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
 
     Args:
         options: ``method`` and what it has: ``strength``; of a mapping also ``expression_strength``,
-            ``preset``, ``width``, ``components``, ``correction``.
+            ``relative_expression``, ``preset``, ``width``, ``components``, ``correction``.
         generator: for the number of rows.
 
     Raises:
@@ -44,6 +44,7 @@ def build_method(options: dict[str, Any], generator: Generator) -> Method:
             options.get("preset", "paper"),
             strength=strength,
             expression_strength=float(options.get("expression_strength", 1.0)),
+            relative_expression=float(options.get("relative_expression", 0.0)),
             **sizes,
         )
         if isinstance(method.motion_encoder, MeshMotionEncoder):
@@ -93,37 +94,41 @@ def load_method(
         # Previews, in files of earlier versions, were not trained along.
         if k.startswith("generator.") and not k.startswith("generator.previews.")
     }
-    _scale_expression(method, model.meta.get("generator", EMBEDDED))
+    _take_apart(method, model.meta.get("generator", EMBEDDED))
     if tuned:
         generator.drop_previews()
         generator.load_state_dict({**generator.state_dict(), **tuned})
     return method.eval().requires_grad_(False).to(device)
 
 
-def _scale_expression(method: Method, generator: str) -> None:
+def _take_apart(method: Method, generator: str) -> None:
+    """Tell turns of the head, expressions and what a face rests at apart, where options ask for it."""
     from remime.methods.mapping import DirectionMap, Mapping
 
-    if not isinstance(method, Mapping) or method.expression_strength == 1:
+    if not isinstance(method, Mapping):
         return
-    from remime.sources.directions import KEPT, load_directions
+    strength, relative = method.expression_strength, method.relative_expression
+    given = {"expression_strength": (strength, 1), "relative_expression": (relative, 0)}
+    asked = {key: pair for key, pair in given.items() if pair[0] != pair[1]}
+    if not asked:
+        return
+    from remime.sources.directions import KEPT, RESTING, load_directions
 
+    key, (value, usual) = next(iter(asked.items()))
+    fix = f"leave it at {usual}; strength scales all of the motion"
     if generator != EMBEDDED:
         raise InputError(
-            "expression_strength",
-            f"is {method.expression_strength:g}, but what turns a head is known of {EMBEDDED!r} alone, not "
-            f"of {generator!r}",
-            "leave it at 1; strength scales all of the motion",
+            key,
+            f"is {value:g}, but what turns a head is known of {EMBEDDED!r} alone, not of {generator!r}",
+            fix,
         )
     assert isinstance(method.map, DirectionMap)
     if method.map.correction is not None:
-        raise InputError(
-            "expression_strength",
-            f"is {method.expression_strength:g}, but a mapping with a correction cannot be taken apart",
-            "leave it at 1; strength scales all of the motion",
-        )
+        raise InputError(key, f"is {value:g}, but a mapping with a correction cannot be taken apart", fix)
     directions = load_directions()
     kept = [directions.column(name) for name in KEPT]
-    method.map.scale_expression(torch.from_numpy(directions.steps), kept, method.expression_strength)
+    resting = {directions.column(name): quantile for name, quantile in RESTING.items()}
+    method.map.take_apart(torch.from_numpy(directions.steps), kept, strength, resting)
 
 
 def imported_method(

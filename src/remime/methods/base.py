@@ -33,9 +33,12 @@ class Driving:
     Attributes:
         mean: W+ [rows, 512], the mean latent of the clip's frames and of their horizontal flips; None unless
             the method ``needs_latents``.
+        rest: [k], how the face rests, in the method's own terms; None unless the method ``needs_rest``, and
+            of a single image, of which nobody knows whether it rests.
     """
 
     mean: Tensor | None = None
+    rest: Tensor | None = None
 
 
 class Method(nn.Module, ABC):
@@ -44,9 +47,11 @@ class Method(nn.Module, ABC):
     Attributes:
         needs_latents: ``drive`` uses the driving frames' inversions, ``identify`` the mean over the target's
             clip.
+        needs_rest: ``drive`` wants to be told how the driving face rests, see ``rest``.
     """
 
     needs_latents: bool
+    needs_rest: bool = False
 
     @abstractmethod
     def identify(self, latent: Tensor, image: Tensor) -> Identity:
@@ -71,5 +76,13 @@ class Method(nn.Module, ABC):
             identity: from ``identify``.
             frames: [B, 3, R, R] aligned driving frames in [-1, 1].
             latents: [B, rows, 512], their inversions, when ``needs_latents``.
-            driving: what is known of the whole clip, when ``needs_latents``.
+            driving: what is known of the whole clip, when ``needs_latents`` or ``needs_rest``.
         """
+
+    def observe(self, frames: Tensor) -> Tensor:
+        """What ``rest`` is made of, [B, k], of aligned driving frames [B, 3, R, R] in [-1, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} does not ask how a face rests")
+
+    def rest(self, observed: Tensor) -> Tensor:
+        """How a face rests, [k], from what ``observe`` says of frames all over a clip, [n, k]."""
+        raise NotImplementedError(f"{type(self).__name__} does not ask how a face rests")

@@ -174,10 +174,17 @@ class DirectionMap(nn.Module):
         correction: rank of a ``Correction`` on top; 0 for none.
     """
 
+    readings: Tensor
+    resting: Tensor
+
     def __init__(self, rows: int, components: int = COMPONENTS, correction: int = 0) -> None:
         super().__init__()
         self.code_shape = (components,)
         self.directions = nn.Parameter(torch.zeros(components, rows, 512))
+        # From codes to what a face rests at, and from there to W+; filled by ``take_apart``.
+        self.register_buffer("readings", torch.zeros(components, 0), persistent=False)
+        self.register_buffer("resting", torch.zeros(0, rows, 512), persistent=False)
+        self.quantiles: list[float] = []
         self.correction = Correction(rows, components, correction) if correction else None
 
     @torch.no_grad()
@@ -187,15 +194,16 @@ class DirectionMap(nn.Module):
         self.directions[:count, :rows] = directions[:count]
 
     @torch.no_grad()
-    def scale_expression(self, directions: Tensor, kept: list[int], factor: float) -> None:
-        """Multiply what moves the target by a factor, but for turns of the head and the like.
-
-        M's directions are written as sums of measured ones, by least squares; of these, some are kept.
+    def take_apart(
+        self, directions: Tensor, kept: list[int], factor: float, resting: dict[int, float] | None = None
+    ) -> None:
+        """Write M's directions as sums of measured ones, by least squares, to treat these differently.
 
         Args:
             directions: measured, [k, r, 512] of the first r rows.
             kept: which of them stay as they are.
-            factor: of all else.
+            factor: what all else is multiplied by.
+            resting: at which of them a face rests, and at which quantile over a clip.
         """
         known = torch.zeros(len(directions), *self.directions.shape[1:], dtype=torch.float64)
         known[:, : directions.shape[1]] = directions
@@ -203,6 +211,24 @@ class DirectionMap(nn.Module):
         weights = torch.linalg.lstsq(known.T, own.T, driver="gelsd").solution.T
         left = weights[:, kept] @ known[kept]
         self.directions.copy_((left + factor * (own - left)).view_as(self.directions))
+        chosen = list(resting or {})
+        scale = torch.tensor([1.0 if i in kept else factor for i in chosen], dtype=torch.float64)
+        self.readings = weights[:, chosen].to(self.directions)
+        shifts = (scale[:, None] * known[chosen]).to(self.directions)
+        self.resting = shifts.view(-1, *self.directions.shape[1:])
+        self.quantiles = list((resting or {}).values())
+
+    def read(self, codes: Tensor) -> Tensor:
+        """The parameters [B, k] at which a face can rest, of codes [B, components]."""
+        return codes @ self.readings
+
+    def rest(self, read: Tensor) -> Tensor:
+        """What a face rests at [k], from what is read of frames all over a clip [n, k]."""
+        return torch.stack([read[:, i].quantile(q) for i, q in enumerate(self.quantiles)])
+
+    def away(self, rest: Tensor, own: Tensor) -> Tensor:
+        """What moves a target [1, rows, 512] from its own code [1, components] to another's rest [k]."""
+        return torch.einsum("bk,krd->brd", rest[None] - self.read(own), self.resting)
 
     def motion(self, code: Tensor) -> Tensor:
         """The linear part [B, rows, 512] of codes [B, components], or of differences of such."""
@@ -224,11 +250,13 @@ class Mapping(Method):
         components: length of the small E_m's code.
         strength: what the small M's motion is multiplied by when it drives; ours, P1's M has no such factor.
         expression_strength: what of that all but turns of the head and blinks is multiplied by; ours, too. It
-            takes effect by ``scale_expression``, which needs to be told what turns a head.
+            takes effect by ``DirectionMap.take_apart``, which needs to be told what turns a head.
+        relative_expression: how much of what the driving face rests at is left out of the motion, 0 to 1;
+            ours, and as ``expression_strength``.
         correction: rank of the small M's ``Correction``; 0 for none.
 
     Raises:
-        InputError: there is no such preset, or ``paper`` has strengths other than 1 or a correction.
+        InputError: there is no such preset, or ``paper`` has what only the small M can do.
     """
 
     needs_latents = False
@@ -242,11 +270,14 @@ class Mapping(Method):
         strength: float = 1.0,
         correction: int = 0,
         expression_strength: float = 1.0,
+        relative_expression: float = 0.0,
     ) -> None:
         super().__init__()
         self.rows, self.strength, self.expression_strength = rows, strength, expression_strength
+        self.relative_expression = relative_expression
         strengths = (("strength", strength, 1), ("expression_strength", expression_strength, 1))
-        for key, value, usual in (*strengths, ("correction", correction, 0)):
+        others = (("relative_expression", relative_expression, 0), ("correction", correction, 0))
+        for key, value, usual in (*strengths, *others):
             if preset == "paper" and value != usual:
                 raise InputError(
                     key,
@@ -266,6 +297,11 @@ class Mapping(Method):
     def subtracts(self) -> bool:
         """Whether the target's own motion code is needed: the ``small`` M takes its motion away."""
         return isinstance(self.map, DirectionMap)
+
+    @property
+    def needs_rest(self) -> bool:  # type: ignore[override]
+        """Whether the motion is relative to the driving face at rest."""
+        return self.relative_expression != 0
 
     def forward(self, latents: Tensor, codes: Tensor, own: Tensor | None = None) -> Tensor:
         """M.
@@ -308,9 +344,30 @@ class Mapping(Method):
         latents: Tensor | None = None,
         driving: Driving | None = None,
     ) -> Tensor:
-        """W+ [B, rows, 512]; only ``frames`` are needed."""
+        """W+ [B, rows, 512]; ``frames`` are needed, and ``driving`` when ``needs_rest``."""
         codes = self.motion_encoder(frames)
         if isinstance(self.map, FullMap):
             return identity.prepared + self.map.motion(codes)
         targets = identity.latent.expand(len(codes), -1, -1)
-        return self.map(targets, self.strength * (codes - identity.prepared))
+        moved = self.map(targets, self.strength * (codes - identity.prepared))
+        if not self.needs_rest:
+            return moved
+        if driving is None:
+            raise ValueError("a relative expression needs to know how the driving face rests")
+        if driving.rest is None:
+            return moved
+        away = self._taken_apart().away(driving.rest, identity.prepared)
+        return moved - self.strength * self.relative_expression * away
+
+    @torch.no_grad()
+    def observe(self, frames: Tensor) -> Tensor:
+        """The parameters [B, k] at which a face can rest, of frames [B, 3, R, R]."""
+        return self._taken_apart().read(self.motion_encoder(frames))
+
+    def rest(self, observed: Tensor) -> Tensor:
+        """Of each parameter its own quantile over the clip, [k]."""
+        return self._taken_apart().rest(observed)
+
+    def _taken_apart(self) -> DirectionMap:
+        assert isinstance(self.map, DirectionMap)
+        return self.map

@@ -167,6 +167,7 @@ OPTIMISED = (
     "{model}: each target's latent was fitted to its frame in {steps} steps of descent, which P1 does not do."
 )
 SCALED = "{model}: {what} is multiplied by {strength:g}, where P1 transfers all of it."
+RELATIVE = "{model}: {share:.0%} of what the driving face rests at is left out, where P1 transfers all of it."
 STRENGTHS = {"strength": "the motion", "expression_strength": "the expression"}
 EXTERNAL = """\
 Methods marked *external* are other people's systems; their videos were rendered outside of this workflow.
@@ -269,6 +270,11 @@ def benchmark_section(
         for model, entry in models.items()
         for key, what in STRENGTHS.items()
         if entry.get(key, 1) != 1
+    ]
+    parts += [
+        RELATIVE.format(model=escape(model), share=entry["relative_expression"])
+        for model, entry in models.items()
+        if entry.get("relative_expression")
     ]
     if any("external" in entry for entry in models.values()):
         parts += [EXTERNAL]

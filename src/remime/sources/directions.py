@@ -28,6 +28,27 @@ MIN_SPREAD = 0.02  # blendshapes that vary less than this over generated faces c
 # Directions that are left when expressions are scaled: by these, people differ little (docs/experiments.md).
 KEPT = ("yaw", "pitch", "eyeBlinkLeft", "eyeBlinkRight")
 
+# Parameters that differ more by how a face is built than by what it is doing (docs/experiments.md), and the
+# quantile over a clip at which the face rests: the median, or low for what opens or closes now and then.
+RESTING = {
+    "browDownLeft": 0.5,
+    "browDownRight": 0.5,
+    "browInnerUp": 0.5,
+    "browOuterUpLeft": 0.5,
+    "browOuterUpRight": 0.5,
+    "eyeLookDownLeft": 0.5,
+    "eyeLookDownRight": 0.5,
+    "eyeLookUpLeft": 0.5,
+    "eyeLookUpRight": 0.5,
+    "eyeBlinkLeft": 0.2,
+    "eyeBlinkRight": 0.2,
+    "jawOpen": 0.2,
+    "mouthLowerDownLeft": 0.2,
+    "mouthLowerDownRight": 0.2,
+    "mouthUpperUpLeft": 0.2,
+    "mouthUpperUpRight": 0.2,
+}
+
 
 @dataclass(frozen=True)
 class Directions:

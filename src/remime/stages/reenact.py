@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from remime.archive import AlignedReader, LatentReader
+    from remime.methods import Driving
     from remime.optimisation import LatentOptimiser
 
 OPTIONS: dict[str, Any] = {
@@ -109,6 +110,7 @@ class _Job:
         self.inversions = Reenactor(self.plain, self.method, o["resolution"], o["batch"])
         self.data, self.state, self.o = _Data(datasets, o["inverter"]), state, o
         self._means: dict[tuple[str, str], Tensor] = {}
+        self._rests: dict[tuple[str, str], Driving] = {}
 
     @cached_property
     def optimiser(self) -> LatentOptimiser:
@@ -142,21 +144,29 @@ class _Job:
         import numpy as np
         import torch
 
-        from remime.reenactment import FLIPS, mean_latent
+        from remime.reenactment import FLIPS, mean_latent, spaced
 
         if clip.key not in self._means:
             path = self.state / "means" / clip.key[0] / f"{clip.key[1]}.npy"
             if path.exists():
                 mean = torch.from_numpy(np.load(path))
             else:
-                spaced = np.unique(np.linspace(0, clip.entry.count - 1, FLIPS).round().astype(int))
-                images = clip.aligned.frames([clip.entry.first + int(i) for i in spaced])
+                images = clip.aligned.frames([clip.entry.first + i for i in spaced(clip.entry.count, FLIPS)])
                 known = torch.from_numpy(np.stack([*clip.inverted.values()])).to(self.plain.mean_latent)
                 mean = mean_latent(self.inverter, images, known).cpu()
                 with atomic(path) as temporary:
                     np.save(temporary, mean.numpy())
             self._means[clip.key] = mean
         return self._means[clip.key].to(self.plain.mean_latent)
+
+    def rest(self, clip: _Clip) -> Driving:
+        """How the face of a clip rests, by frames from all over it."""
+        from remime.reenactment import RESTING, spaced
+
+        if clip.key not in self._rests:
+            images = clip.aligned.frames([clip.entry.first + i for i in spaced(clip.entry.count, RESTING)])
+            self._rests[clip.key] = self.reenactor.at_rest(list(images))
+        return self._rests[clip.key]
 
     def target(self, pair: Mapping[str, Any]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
         """A target's frame, its latent [rows, 512] and, if the method needs it, its clip's mean."""
@@ -211,6 +221,8 @@ class _Job:
         companions, driving = None, None
         if self.method.needs_latents:
             companions, driving = self._latents(clip, count), Driving(self.mean(clip))
+        elif self.method.needs_rest:
+            driving = self.rest(clip)
         inversion = next(self.inversions.decode(latent[None]))
         for name, picture in (("target", image), ("inversion", inversion)):
             with atomic(folder / f"{pair['pair']}.{name}.png") as temporary:
@@ -277,7 +289,7 @@ def run(
     o = {**OPTIONS, **options}
     todo = [row for row in read_table(pairs, "pairs").to_pylist() if row["batch"] == batch]
     weights = {"inverter": sha256(inverter), "model": sha256(model) if model is not None else ""}
-    if o.get("expression_strength", 1) != 1:
+    if o.get("expression_strength", 1) != 1 or o.get("relative_expression", 0):
         from remime.models import shipped
 
         weights["directions"] = sha256(shipped("puppet-directions"))
@@ -293,6 +305,7 @@ def run(
         "optimise": o["optimise"],
         "strength": o.get("strength", 1.0),
         "expression_strength": o.get("expression_strength", 1.0),
+        "relative_expression": o.get("relative_expression", 0.0),
         "weights": weights,
     }
     left = [row for row in todo if not (folder / f"{row['pair']}.json").exists()]

@@ -123,7 +123,7 @@ def test_expressions_are_scaled_and_turns_are_not():
     with torch.no_grad():
         small_map.directions[:, :8] = torch.einsum("ck,krd->crd", weights, measured)
         small_map.directions[:, 8:] = beyond
-    small_map.scale_expression(measured, [1, 3], 0.25)
+    small_map.take_apart(measured, [1, 3], 0.25)
     kept = torch.tensor([0.25, 1, 0.25, 1, 0.25, 0.25])
     expected = torch.einsum("ck,krd->crd", weights * kept, measured)
     assert torch.allclose(small_map.directions[:, :8], expected, atol=1e-4)

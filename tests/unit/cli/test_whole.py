@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from remime.cli.latents import Spaced, clip_mean, spooled
+from remime.cli.whole import Spaced, clip_mean, spooled
 from remime.reenactment import FLIPS, invert, mean_latent
 
 ROWS = 2
