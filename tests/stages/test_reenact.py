@@ -227,6 +227,23 @@ def test_mapping_videos_follow_the_method(world, model):
     assert_alike(output / "pair-0.mp4", reenactor.frames(identity, images))
 
 
+def test_relative_expressions_know_the_whole_clip(world, model, monkeypatch):
+    """A pair may use a clip's first frames only; how its face rests is told by all of it."""
+    rows = [{**row, "frames": 4} for row in pair_rows(world.dataset)]
+    write_table(world.pairs, "pairs", rows)
+    how = {"method": "mapping", "relative_expression": 1.0}
+    output = world.run("mapping", model, **how)
+    images, _ = world.clip("eve-1")
+    reenactor = Reenactor(tiny.generator(), load_method(how, model, tiny.generator()), 32, 8, "yuv420p")
+    identity, rest = reenactor.identify(world.clip("fox-1")[1][2]), reenactor.at_rest(list(images))
+    assert_alike(output / "pair-0.mp4", reenactor.frames(identity, images[:4], driving=rest))
+    absolute = world.run("absolute", model, method="mapping")
+    assert not np.array_equal(*(frames_of(folder / "pair-0.mp4") for folder in (output, absolute)))
+    note = json.loads((output / "pair-0.json").read_text())
+    assert note["relative_expression"] == 1
+    assert "directions" in note["weights"]
+
+
 def test_tuned_generator_decodes_the_videos_but_not_the_inversion(world, model):
     tensors = {f"method.{k}": v for k, v in small(seed=5).state_dict().items()}
     tensors["generator.to_rgbs.2.bias"] = torch.full((1, 3, 1, 1), 0.9)

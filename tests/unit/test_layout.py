@@ -332,10 +332,12 @@ def test_fitting_targets_needs_the_network_of_the_loss() -> None:
     assert fitted.train_options("mapping") == plain.train_options("mapping")
 
 
-@pytest.mark.parametrize("key", ["strength", "expression_strength"])
-def test_strength_is_for_those_who_drive(key) -> None:
-    own = {"strength": 1, "expression_strength": 1}
-    weak, plain = (layout(models={"mapping": {**own, key: x}}) for x in (0.8, 1))
+@pytest.mark.parametrize(
+    ("key", "usual"), [("strength", 1), ("expression_strength", 1), ("relative_expression", 0)]
+)
+def test_strength_is_for_those_who_drive(key, usual) -> None:
+    own = {"strength": 1, "expression_strength": 1, "relative_expression": 0}
+    weak, plain = (layout(models={"mapping": {**own, key: x}}) for x in (0.8, usual))
     assert weak.reenact_options("mapping")[key] == 0.8
     assert key not in plain.reenact_options("mapping")
     assert weak.train_options("mapping") == plain.train_options("mapping")
@@ -343,7 +345,7 @@ def test_strength_is_for_those_who_drive(key) -> None:
         any("puppet-directions" in path for path in x.reenact_inputs("cross", "mapping")["weights"])
         for x in (weak, plain)
     ]
-    assert told == [key == "expression_strength", False]
+    assert told == [key != "strength", False]
     summaries = [where.summary_options()["models"]["mapping"] for where in (weak, plain)]
     assert [summary.get(key) for summary in summaries] == [0.8, None]
 

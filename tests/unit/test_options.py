@@ -181,6 +181,14 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
             "models.mapping.strength: 0.9 has no meaning for the preset paper",
         ),
         (
+            {"models": {"mapping": {"relative_expression": 1.5}}},
+            "models.mapping.relative_expression: 1.5 is out of range; allowed: at most 1",
+        ),
+        (
+            {"models": {"mapping": {"preset": "paper", "relative_expression": 0.5}}},
+            "models.mapping.relative_expression: 0.5 has no meaning for the preset paper",
+        ),
+        (
             {"models": {"mapping": {"preset": "paper", "expression_strength": 0.9}}},
             "models.mapping.expression_strength: 0.9 has no meaning for the preset paper",
         ),

@@ -112,6 +112,25 @@ def test_targets_are_seen_as_the_generator_shows_them(generator):
     assert torch.equal(made.prepared, generator.synthesize(latent[None])[0].clamp(-1, 1))
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 7])
+def test_rest_is_told_by_all_frames_that_are_shown(generator, n):
+    class Resting(Bright):
+        def observe(self, frames):
+            self.batches.append(len(frames))
+            return frames.mean((2, 3))
+
+        def rest(self, observed):
+            return observed.amax(0)
+
+    method, images = Resting(), pictures(n)
+    found = Reenactor(generator, method, 32, 3).at_rest(list(images)).rest
+    if n < 2:
+        assert found is None  # nobody knows whether a single image rests
+        return
+    assert torch.equal(found, to_tensor(images).mean((2, 3)).amax(0))
+    assert max(method.batches) <= 3
+
+
 def test_latents_go_with_their_frames(generator):
     method = Linear()
     identity = method.identify(torch.full((tiny.ROWS, 512), 0.1), IMAGE)

@@ -136,31 +136,32 @@ def test_score_of_a_reenactment(made, inputs, tmp_path, capfd):
 
 def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     """The command's film against the parts put together by hand."""
+    from remime.cli.whole import spaced_faces
     from remime.encoders.inverter import load_inverter
     from remime.faces.stream import Faces
     from remime.generators import load_generator
     from remime.methods import load_method
     from remime.models import shipped
     from remime.optimisation import load_optimiser
-    from remime.reenactment import Reenactor, invert, random_face
+    from remime.reenactment import RESTING, Reenactor, invert, random_face
     from remime.training.data import to_tensor
 
     driving = inputs / "drivin g é.mp4"
     arguments = ["--driving", str(driving), "--target", "random:7", "--output", str(tmp_path / "o.mp4")]
-    strengths = ["--strength", "0.7", "--expression-strength", "0.6"]
+    strengths = ["--strength", "0.7", "--expression-strength", "0.6", "--relative-expression", "0.5"]
     assert execute(["reenact", "--optimise", "3", *strengths, *arguments, *models]) == 0
     files = [models[1], models[3]] if models else [shipped(networks.INVERTER), shipped("mapping-small")]
     generator = load_generator()
     inverter = load_inverter(files[0], generator)
-    method = load_method(
-        {"method": "mapping", "strength": 0.7, "expression_strength": 0.6}, files[1], generator
-    )
+    options = {"strength": 0.7, "expression_strength": 0.6, "relative_expression": 0.5}
+    method = load_method({"method": "mapping", **options}, files[1], generator)
     face = random_face(generator, 7, 256)
     reenactor = Reenactor(generator, method, 256)
     fitted = load_optimiser(generator, 3)(to_tensor(face), invert(inverter, face[None])[0])
     identity = reenactor.identify(fitted)
     images = [moment.image for moment in Faces(driving) if moment.image is not None]
-    expected = list(reenactor.frames(identity, images))
+    rest = reenactor.at_rest(spaced_faces(driving, RESTING))
+    expected = list(reenactor.frames(identity, images, driving=rest))
     found = [frame.image for frame in video.read(tmp_path / "o.mp4")][FACELESS:-FACELESS]
     assert len(found) == len(expected) == FACES
     for a, b in zip(found, expected, strict=True):

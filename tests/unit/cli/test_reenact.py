@@ -12,6 +12,7 @@ from remime import video, yuv
 from remime.cli import inputs, networks, reenact
 from remime.errors import InputError
 from remime.generators import EMBEDDED
+from remime.layout import APART
 from remime.models import save_model
 from remime.training.data import to_tensor
 from remime.versions import __version__
@@ -81,37 +82,41 @@ def described(tmp_path, monkeypatch):
     return make
 
 
+DEFAULTS = {
+    "expression_strength": reenact.EXPRESSION_STRENGTH,
+    "relative_expression": reenact.RELATIVE_EXPRESSION,
+}
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
 @pytest.mark.parametrize(
-    ("changes", "strength"),
-    [
-        ({}, reenact.EXPRESSION_STRENGTH),
-        ({"preset": "paper"}, 1.0),
-        ({"generator": "stylegan2-x"}, 1.0),
-        ({"options": {"correction": 8}}, 1.0),
-    ],
+    "changes",
+    [{}, {"preset": "paper"}, {"generator": "stylegan2-x"}, {"options": {"correction": 8}}],
     ids=["small", "paper", "another generator", "correction"],
 )
-def test_expressions_are_held_back_where_they_can_be_told_from_turns(described, changes, strength):
+def test_expressions_are_held_back_where_they_can_be_told_from_turns(described, changes, key):
     request = described(**changes)
-    assert reenact._files(request).expression_strength == strength
-    own = replace(request, expression_strength=0.3)
-    if strength == 1:
-        with pytest.raises(InputError, match=r"--expression-strength: is 0\.3, but turns and expressions of"):
+    assert getattr(reenact._files(request), key) == (APART if changes else DEFAULTS)[key]
+    own = replace(request, **{key: 0.3})
+    if changes:
+        option = key.replace("_", "-")
+        with pytest.raises(InputError, match=rf"--{option}: is 0\.3, but turns and expressions of"):
             reenact._files(own)
     else:
-        assert reenact._files(own).expression_strength == 0.3
-    assert reenact._files(replace(request, expression_strength=1.0)).expression_strength == 1
+        assert getattr(reenact._files(own), key) == 0.3
+    assert getattr(reenact._files(replace(request, **{key: APART[key]})), key) == APART[key]
 
 
-def test_expression_strength_means_nothing_to_linear(described):
-    request = replace(described(), method="linear", model=None, expression_strength=0.5)
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_expressions_cannot_be_told_from_turns_by_linear(described, key):
+    request = replace(described(), method="linear", model=None, **{key: 0.5})
     with pytest.raises(InputError, match=r"is 0\.5, but the method 'linear' has no such"):
         reenact._files(request)
 
 
-def test_default_strength_is_that_of_the_configuration():
+def test_defaults_are_those_of_the_configuration():
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    assert config["models"]["mapping"]["expression_strength"] == reenact.EXPRESSION_STRENGTH
+    assert {key: config["models"]["mapping"][key] for key in DEFAULTS} == DEFAULTS
 
 
 @pytest.mark.parametrize("role", ["driving", "target"])
@@ -279,7 +284,7 @@ def film(tmp_path, monkeypatch, found, spare=True, said=None, **changes):
     request = reenact.Request(driving, "random:1", tmp_path / "o.mp4", **changes)
     model = tmp_path / "m.safetensors"
     meta = {"generator": "g"}
-    files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta, 0, 1.0, 1.0)
+    files = reenact._Files("mapping", None, None, describe(model, "inverter", "x"), meta, 0, 1.0, 1.0, 0.0)
     moments = [m if m.index in found else Moment(m.index, m.time, None) for m in Faces(driving, aligned=True)]
     batches = [moments[:4], moments[4:8], moments[8:]]
     monkeypatch.setattr(reenact._Film, "_spare_core", lambda self: spare)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES, POINTS
-from remime.methods import build_method, load_method
+from remime.methods import Driving, build_method, load_method
 from remime.methods.mapping import Correction, DirectionMap, FullMap, Mapping, MeshMotionEncoder
 from remime.models import load_model, save_model
 from tests import tiny
@@ -105,7 +105,10 @@ def test_correction_of_few_latents_has_few_axes():
     assert not correction(torch.randn(2, ROWS, 512), torch.randn(2, 4)).any()  # nothing is learned yet
 
 
-@pytest.mark.parametrize("option", [{"strength": 0.5}, {"expression_strength": 0.5}, {"correction": 4}])
+@pytest.mark.parametrize(
+    "option",
+    [{"strength": 0.5}, {"expression_strength": 0.5}, {"relative_expression": 0.5}, {"correction": 4}],
+)
 def test_the_papers_map_has_no_rest(option):
     with pytest.raises(InputError, match="does not tell motion from rest"):
         Mapping(1, "paper", **option)
@@ -128,6 +131,56 @@ def test_expressions_are_scaled_and_turns_are_not():
     expected = torch.einsum("ck,krd->crd", weights * kept, measured)
     assert torch.allclose(small_map.directions[:, :8], expected, atol=1e-4)
     assert torch.allclose(small_map.directions[:, 8:], 0.25 * beyond, atol=1e-5)
+
+
+MEASURED = torch.randn(3, ROWS, 512, generator=torch.Generator().manual_seed(4))
+
+
+def relative(share, **more):
+    """A mapping whose directions are three measured ones; faces rest at the last, at the lowest quantile."""
+    method = small(rows=ROWS, relative_expression=share, **more)
+    weights = torch.randn(4, 3, generator=torch.Generator().manual_seed(6))
+    method.map.directions.copy_(torch.einsum("ck,krd->crd", weights, MEASURED))
+    method.map.take_apart(MEASURED, [0], method.expression_strength, {2: 0.0})
+    return method, weights
+
+
+@pytest.mark.parametrize(("share", "strength", "expression"), [(1, 1, 1), (0.5, 0.5, 0.25)])
+def test_relative_expressions_leave_out_what_the_driving_face_rests_at(share, strength, expression):
+    """By hand: of the parameter at which faces rest, the lowest of the clip counts as the target's own."""
+    method, weights = relative(share, strength=strength, expression_strength=expression)
+    latent, target, driving = torch.randn(ROWS, 512), frames(1, 48)[0], frames()
+    codes, own = method.motion_encoder(driving) @ weights, method.motion_encoder(target[None]) @ weights
+    motion = codes - own
+    motion[:, 2] -= share * (codes[:, 2].min() - own[0, 2])
+    motion = strength * motion * torch.tensor([1, expression, expression])
+    expected = latent + torch.einsum("bk,krd->brd", motion, MEASURED)
+    clip = Driving(rest=method.rest(method.observe(driving)))
+    out = method.drive(method.identify(latent, target), driving, driving=clip)
+    assert torch.allclose(out, expected, atol=1e-3)
+
+
+def test_a_face_at_rest_leaves_the_target_in_its_own_expression():
+    method, _ = relative(1)
+    latent, target, still = torch.randn(ROWS, 512), frames(1, 48)[0], frames(1).expand(3, -1, -1, -1)
+    clip = Driving(rest=method.rest(method.observe(still)))
+    moved = method.drive(method.identify(latent, target), still, driving=clip) - latent
+    found = torch.linalg.lstsq(MEASURED.flatten(1).T, moved.flatten(1).T).solution
+    assert found[2].abs().max() < 1e-3
+    assert found[:2].abs().min() > 1e-2
+
+
+def test_relative_expressions_ask_for_the_rest():
+    method, _ = relative(1)
+    absolute, _ = relative(0)
+    assert (method.needs_rest, absolute.needs_rest) == (True, False)
+    identity = method.identify(torch.randn(ROWS, 512), frames(1, 48)[0])
+    with pytest.raises(ValueError, match="how the driving face rests"):
+        method.drive(identity, frames())
+    # A single image may show anything; it is taken as it is.
+    assert torch.equal(
+        method.drive(identity, frames(), driving=Driving()), absolute.drive(identity, frames())
+    )
 
 
 def test_direction_map_starts_from_measured_directions():
@@ -228,26 +281,26 @@ def test_tuned_generator_comes_with_the_file(file):
     assert torch.equal(generator.conv1.conv.weight, tiny.generator().conv1.conv.weight)
 
 
-def test_expressions_of_other_generators_cannot_be_told_from_turns(file, tmp_path):
-    options = {"method": "mapping", "expression_strength": 0.5}
+@pytest.mark.parametrize(("key", "usual"), [("expression_strength", 1), ("relative_expression", 0)])
+def test_expressions_of_other_generators_cannot_be_told_from_turns(file, tmp_path, key, usual):
+    options = {"method": "mapping", key: 0.5}
     model = load_model(file()).tensors
     meta = {"kind": "method", "generator": "stylegan2-x"}
     meta["options"] = {"method": "mapping", "preset": "small", "width": 16, "components": 4}
     save_model(tmp_path / "other.safetensors", model, meta)
     with pytest.raises(InputError, match="known of 'mobile-ffhq' alone, not of 'stylegan2-x'"):
         load_method(options, tmp_path / "other.safetensors", tiny.generator())
-    load_method({**options, "expression_strength": 1}, tmp_path / "other.safetensors", tiny.generator())
+    load_method({**options, key: usual}, tmp_path / "other.safetensors", tiny.generator())
 
 
-def test_a_correction_cannot_be_taken_apart(tmp_path, monkeypatch):
+@pytest.mark.parametrize("key", ["expression_strength", "relative_expression"])
+def test_a_correction_cannot_be_taken_apart(tmp_path, monkeypatch, key):
     monkeypatch.setattr("remime.faces.mesh.load_mesh", tiny.Mesh)
     tensors = {f"method.{k}": v for k, v in small(correction=4).state_dict().items()}
     meta = {"kind": "method", "options": {"preset": "small", "width": 16, "components": 4, "correction": 4}}
     save_model(tmp_path / "m.safetensors", tensors, meta)
-    with pytest.raises(InputError, match=r"expression_strength: is 0\.5, but a mapping with a correction"):
-        load_method(
-            {"method": "mapping", "expression_strength": 0.5}, tmp_path / "m.safetensors", tiny.generator()
-        )
+    with pytest.raises(InputError, match=key + r": is 0\.5, but a mapping with a correction"):
+        load_method({"method": "mapping", key: 0.5}, tmp_path / "m.safetensors", tiny.generator())
 
 
 def test_tuned_generator_leaves_its_previews(file, monkeypatch):
