@@ -94,16 +94,16 @@ def load_method(
         # Previews, in files of earlier versions, were not trained along.
         if k.startswith("generator.") and not k.startswith("generator.previews.")
     }
-    _take_apart(method, model.meta.get("generator", EMBEDDED))
+    _take_apart(method, model.meta.get("generator", EMBEDDED), generator)
     if tuned:
         generator.drop_previews()
         generator.load_state_dict({**generator.state_dict(), **tuned})
     return method.eval().requires_grad_(False).to(device)
 
 
-def _take_apart(method: Method, generator: str) -> None:
+def _take_apart(method: Method, name: str, generator: Generator) -> None:
     """Tell turns of the head, expressions and what a face rests at apart, where options ask for it."""
-    from remime.methods.mapping import DirectionMap, Mapping
+    from remime.methods.mapping import SIZE, DirectionMap, Mapping
 
     if not isinstance(method, Mapping):
         return
@@ -116,19 +116,26 @@ def _take_apart(method: Method, generator: str) -> None:
 
     key, (value, usual) = next(iter(asked.items()))
     fix = f"leave it at {usual}; strength scales all of the motion"
-    if generator != EMBEDDED:
+    if name != EMBEDDED:
         raise InputError(
             key,
-            f"is {value:g}, but what turns a head is known of {EMBEDDED!r} alone, not of {generator!r}",
+            f"is {value:g}, but what turns a head is known of {EMBEDDED!r} alone, not of {name!r}",
             fix,
         )
     assert isinstance(method.map, DirectionMap)
     if method.map.correction is not None:
         raise InputError(key, f"is {value:g}, but a mapping with a correction cannot be taken apart", fix)
     directions = load_directions()
-    kept = [directions.column(name) for name in KEPT]
-    resting = {directions.column(name): quantile for name, quantile in RESTING.items()}
+    kept = [directions.column(parameter) for parameter in KEPT]
+    resting = {directions.column(parameter): rest for parameter, rest in RESTING.items()}
     method.map.take_apart(torch.from_numpy(directions.steps), kept, strength, resting)
+    if method.needs_rest:
+        # The generator's mean face rests as faces usually do.
+        mean = generator.broadcast(generator.mean_latent[None])
+        size = generator.decode_resolution(SIZE)
+        with torch.no_grad():
+            face = generator.synthesize(mean, resolution=size).clamp(-1, 1).cpu()
+            method.map.usual = method.observe(face)[0]
 
 
 def imported_method(

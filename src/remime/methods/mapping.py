@@ -16,6 +16,7 @@ from remime.encoders.motion import MotionEncoder
 from remime.errors import InputError, shape_error
 from remime.faces.mesh import BLENDSHAPES, POINTS, MeshNetwork
 from remime.methods.base import Driving, Identity, Method
+from remime.sources.directions import Rest
 
 COMPONENTS = 48  # length of the small preset's motion code
 SEEN = 128  # principal axes of a target's latent that a correction sees
@@ -176,6 +177,8 @@ class DirectionMap(nn.Module):
 
     readings: Tensor
     resting: Tensor
+    usual: Tensor
+    own: Tensor
 
     def __init__(self, rows: int, components: int = COMPONENTS, correction: int = 0) -> None:
         super().__init__()
@@ -184,6 +187,8 @@ class DirectionMap(nn.Module):
         # From codes to what a face rests at, and from there to W+; filled by ``take_apart``.
         self.register_buffer("readings", torch.zeros(components, 0), persistent=False)
         self.register_buffer("resting", torch.zeros(0, rows, 512), persistent=False)
+        self.register_buffer("usual", torch.zeros(0), persistent=False)
+        self.register_buffer("own", torch.zeros(0), persistent=False)
         self.quantiles: list[float] = []
         self.correction = Correction(rows, components, correction) if correction else None
 
@@ -195,7 +200,7 @@ class DirectionMap(nn.Module):
 
     @torch.no_grad()
     def take_apart(
-        self, directions: Tensor, kept: list[int], factor: float, resting: dict[int, float] | None = None
+        self, directions: Tensor, kept: list[int], factor: float, resting: dict[int, Rest] | None = None
     ) -> None:
         """Write M's directions as sums of measured ones, by least squares, to treat these differently.
 
@@ -203,7 +208,8 @@ class DirectionMap(nn.Module):
             directions: measured, [k, r, 512] of the first r rows.
             kept: which of them stay as they are.
             factor: what all else is multiplied by.
-            resting: at which of them a face rests, and at which quantile over a clip.
+            resting: at which of them a face rests, and how that is told; what faces usually rest at is zero
+                until ``usual`` is set.
         """
         known = torch.zeros(len(directions), *self.directions.shape[1:], dtype=torch.float64)
         known[:, : directions.shape[1]] = directions
@@ -216,7 +222,10 @@ class DirectionMap(nn.Module):
         self.readings = weights[:, chosen].to(self.directions)
         shifts = (scale[:, None] * known[chosen]).to(self.directions)
         self.resting = shifts.view(-1, *self.directions.shape[1:])
-        self.quantiles = list((resting or {}).values())
+        how = list((resting or {}).values())
+        self.quantiles = [rest.quantile for rest in how]
+        self.own = torch.tensor([rest.own for rest in how]).to(self.directions)
+        self.usual = torch.zeros_like(self.own)
 
     def read(self, codes: Tensor) -> Tensor:
         """The parameters [B, k] at which a face can rest, of codes [B, components]."""
@@ -227,8 +236,9 @@ class DirectionMap(nn.Module):
         return torch.stack([read[:, i].quantile(q) for i, q in enumerate(self.quantiles)])
 
     def away(self, rest: Tensor, own: Tensor) -> Tensor:
-        """What moves a target [1, rows, 512] from its own code [1, components] to another's rest [k]."""
-        return torch.einsum("bk,krd->brd", rest[None] - self.read(own), self.resting)
+        """What moves a target [1, rows, 512] of a code [1, components] from its own rest to another [k]."""
+        rests = self.usual + self.own * (self.read(own) - self.usual)
+        return torch.einsum("bk,krd->brd", rest[None] - rests, self.resting)
 
     def motion(self, code: Tensor) -> Tensor:
         """The linear part [B, rows, 512] of codes [B, components], or of differences of such."""

@@ -28,25 +28,40 @@ MIN_SPREAD = 0.02  # blendshapes that vary less than this over generated faces c
 # Directions that are left when expressions are scaled: by these, people differ little (docs/experiments.md).
 KEPT = ("yaw", "pitch", "eyeBlinkLeft", "eyeBlinkRight")
 
-# Parameters that differ more by how a face is built than by what it is doing (docs/experiments.md), and the
-# quantile over a clip at which the face rests: the median, or low for what opens or closes now and then.
+
+@dataclass(frozen=True)
+class Rest:
+    """How a parameter tells at what a face rests, by its variances over rendered heads (docs/experiments.md).
+
+    Attributes:
+        quantile: over a clip, at which the face rests: the median, or low for what opens and closes.
+        own: how much of what a single image shows beyond the usual is the person's, 0 to 1; all else is the
+            moment's.
+    """
+
+    quantile: float
+    own: float
+
+
+_BROWS, _GAZE, _LIDS, _MOUTH = Rest(0.5, 0.7), Rest(0.5, 0.5), Rest(0.2, 0.1), Rest(0.2, 0.2)
+# Parameters that differ more by how a face is built than by what somebody expresses throughout a clip.
 RESTING = {
-    "browDownLeft": 0.5,
-    "browDownRight": 0.5,
-    "browInnerUp": 0.5,
-    "browOuterUpLeft": 0.5,
-    "browOuterUpRight": 0.5,
-    "eyeLookDownLeft": 0.5,
-    "eyeLookDownRight": 0.5,
-    "eyeLookUpLeft": 0.5,
-    "eyeLookUpRight": 0.5,
-    "eyeBlinkLeft": 0.2,
-    "eyeBlinkRight": 0.2,
-    "jawOpen": 0.2,
-    "mouthLowerDownLeft": 0.2,
-    "mouthLowerDownRight": 0.2,
-    "mouthUpperUpLeft": 0.2,
-    "mouthUpperUpRight": 0.2,
+    "browDownLeft": _BROWS,
+    "browDownRight": _BROWS,
+    "browInnerUp": _BROWS,
+    "browOuterUpLeft": _BROWS,
+    "browOuterUpRight": _BROWS,
+    "eyeLookDownLeft": _GAZE,
+    "eyeLookDownRight": _GAZE,
+    "eyeLookUpLeft": _GAZE,
+    "eyeLookUpRight": _GAZE,
+    "eyeBlinkLeft": _LIDS,
+    "eyeBlinkRight": _LIDS,
+    "jawOpen": _MOUTH,
+    "mouthLowerDownLeft": _MOUTH,
+    "mouthLowerDownRight": _MOUTH,
+    "mouthUpperUpLeft": _MOUTH,
+    "mouthUpperUpRight": _MOUTH,
 }
 
 

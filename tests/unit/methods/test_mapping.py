@@ -11,6 +11,7 @@ from remime.faces.mesh import BLENDSHAPES, POINTS
 from remime.methods import Driving, build_method, load_method
 from remime.methods.mapping import Correction, DirectionMap, FullMap, Mapping, MeshMotionEncoder
 from remime.models import load_model, save_model
+from remime.sources.directions import RESTING, Rest
 from tests import tiny
 
 ROWS = 3
@@ -137,22 +138,23 @@ MEASURED = torch.randn(3, ROWS, 512, generator=torch.Generator().manual_seed(4))
 
 
 def relative(share, **more):
-    """A mapping whose directions are three measured ones; faces rest at the last, at the lowest quantile."""
+    """A mapping along three measured directions; faces rest at the last, of which a quarter is the person's."""
     method = small(rows=ROWS, relative_expression=share, **more)
     weights = torch.randn(4, 3, generator=torch.Generator().manual_seed(6))
     method.map.directions.copy_(torch.einsum("ck,krd->crd", weights, MEASURED))
-    method.map.take_apart(MEASURED, [0], method.expression_strength, {2: 0.0})
+    method.map.take_apart(MEASURED, [0], method.expression_strength, {2: Rest(0.0, 0.25)})
+    method.map.usual.fill_(-0.7)
     return method, weights
 
 
 @pytest.mark.parametrize(("share", "strength", "expression"), [(1, 1, 1), (0.5, 0.5, 0.25)])
 def test_relative_expressions_leave_out_what_the_driving_face_rests_at(share, strength, expression):
-    """By hand: of the parameter at which faces rest, the lowest of the clip counts as the target's own."""
+    """By hand: of the parameter at which faces rest, the lowest of the clip becomes the target's rest."""
     method, weights = relative(share, strength=strength, expression_strength=expression)
     latent, target, driving = torch.randn(ROWS, 512), frames(1, 48)[0], frames()
     codes, own = method.motion_encoder(driving) @ weights, method.motion_encoder(target[None]) @ weights
     motion = codes - own
-    motion[:, 2] -= share * (codes[:, 2].min() - own[0, 2])
+    motion[:, 2] -= share * (codes[:, 2].min() - (0.75 * -0.7 + 0.25 * own[0, 2]))
     motion = strength * motion * torch.tensor([1, expression, expression])
     expected = latent + torch.einsum("bk,krd->brd", motion, MEASURED)
     clip = Driving(rest=method.rest(method.observe(driving)))
@@ -160,13 +162,14 @@ def test_relative_expressions_leave_out_what_the_driving_face_rests_at(share, st
     assert torch.allclose(out, expected, atol=1e-3)
 
 
-def test_a_face_at_rest_leaves_the_target_in_its_own_expression():
-    method, _ = relative(1)
+def test_a_face_at_rest_brings_the_target_to_its_own_rest():
+    method, weights = relative(1)
     latent, target, still = torch.randn(ROWS, 512), frames(1, 48)[0], frames(1).expand(3, -1, -1, -1)
     clip = Driving(rest=method.rest(method.observe(still)))
     moved = method.drive(method.identify(latent, target), still, driving=clip) - latent
     found = torch.linalg.lstsq(MEASURED.flatten(1).T, moved.flatten(1).T).solution
-    assert found[2].abs().max() < 1e-3
+    own = (method.motion_encoder(target[None]) @ weights)[0, 2]
+    assert found[2] == pytest.approx(float(0.75 * (-0.7 - own)), abs=1e-3)
     assert found[:2].abs().min() > 1e-2
 
 
@@ -271,6 +274,15 @@ def test_file_gives_the_same_method(file):
     assert not any(p.requires_grad for p in loaded.parameters())
     assert not loaded.training
     assert all(torch.equal(v, plain[k]) for k, v in generator.state_dict().items())
+
+
+def test_faces_usually_rest_as_the_mean_face_does(file):
+    generator = tiny.generator()
+    loaded = load_method({"method": "mapping", "relative_expression": 0.5}, file(), generator)
+    face = generator.synthesize(generator.broadcast(generator.mean_latent[None])).clamp(-1, 1)
+    assert len(loaded.map.usual) == len(RESTING)
+    assert torch.allclose(loaded.map.usual, loaded.observe(face)[0])
+    assert loaded.map.own.tolist() == pytest.approx([rest.own for rest in RESTING.values()])
 
 
 def test_tuned_generator_comes_with_the_file(file):
