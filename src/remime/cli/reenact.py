@@ -84,8 +84,9 @@ def command(
             min=0,
             max=1,
             metavar="X",
-            help="How much of what the driving face rests at is left out (small mappings only): 0 transfers "
-            f"the expression as it is, 1 only how it changes [default: {RELATIVE_EXPRESSION} for these].",
+            help="How much of what the driving face rests at gives way to the target's rest (small mappings "
+            "only): 0 transfers the expression as it is, 1 only how it departs from rest "
+            f"[default: {RELATIVE_EXPRESSION} for these].",
         ),
     ] = None,
     side_by_side: Annotated[

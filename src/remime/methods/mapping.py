@@ -261,8 +261,8 @@ class Mapping(Method):
         strength: what the small M's motion is multiplied by when it drives; ours, P1's M has no such factor.
         expression_strength: what of that all but turns of the head and blinks is multiplied by; ours, too. It
             takes effect by ``DirectionMap.take_apart``, which needs to be told what turns a head.
-        relative_expression: how much of what the driving face rests at is left out of the motion, 0 to 1;
-            ours, and as ``expression_strength``.
+        relative_expression: how much of what the driving face rests at gives way to the target's rest, 0 to
+            1; ours, and as ``expression_strength`` (docs/methods.md).
         correction: rank of the small M's ``Correction``; 0 for none.
 
     Raises:

@@ -167,7 +167,10 @@ OPTIMISED = (
     "{model}: each target's latent was fitted to its frame in {steps} steps of descent, which P1 does not do."
 )
 SCALED = "{model}: {what} is multiplied by {strength:g}, where P1 transfers all of it."
-RELATIVE = "{model}: {share:.0%} of what the driving face rests at is left out, where P1 transfers all of it."
+RELATIVE = (
+    "{model}: {share:.0%} of what the driving face rests at gives way to the target's rest, where P1 "
+    "transfers the expression as it is."
+)
 STRENGTHS = {"strength": "the motion", "expression_strength": "the expression"}
 EXTERNAL = """\
 Methods marked *external* are other people's systems; their videos were rendered outside of this workflow.

@@ -138,7 +138,7 @@ MEASURED = torch.randn(3, ROWS, 512, generator=torch.Generator().manual_seed(4))
 
 
 def relative(share, **more):
-    """A mapping along three measured directions; faces rest at the last, of which a quarter is the person's."""
+    """A mapping along three measured directions; faces rest at the last, a quarter of which is their own."""
     method = small(rows=ROWS, relative_expression=share, **more)
     weights = torch.randn(4, 3, generator=torch.Generator().manual_seed(6))
     method.map.directions.copy_(torch.einsum("ck,krd->crd", weights, MEASURED))
