@@ -34,6 +34,20 @@ CLIPS = {
     "dee-1": ("dee", 5),
 }
 SPLITS = {"ann": "train", "bob": "train", "cid": "val", "dee": "val"}
+# Options of a training of an inverter.
+INVERTER = {
+    "kind": "inverter",
+    "method": "restyle-psp",
+    "generator": "tiny",
+    "size": 64,
+    "width": 8,
+    "refinements": 2,
+    "steps": 3,
+    "batch": 2,
+    "validate_batches": 1,
+    "validate_every": 2,
+    "checkpoint_every": 1,
+}
 TEST = {"eve-1": ("eve", 5), "fox-1": ("fox", 4)}
 
 

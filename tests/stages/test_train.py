@@ -19,19 +19,7 @@ from remime.training.job import OPTIONS, _curve, read_start
 from tests import tiny
 
 pytestmark = pytest.mark.weights
-INVERTER = {
-    "kind": "inverter",
-    "method": "restyle-psp",
-    "generator": "tiny",
-    "size": 64,
-    "width": 8,
-    "refinements": 2,
-    "steps": 3,
-    "batch": 2,
-    "validate_batches": 1,
-    "validate_every": 2,
-    "checkpoint_every": 1,
-}
+INVERTER = tiny.INVERTER
 MAPPING = {
     **{k: v for k, v in INVERTER.items() if k not in ("size", "refinements")},
     "kind": "method",

@@ -24,22 +24,7 @@ from remime.training.state import load_state
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = {
-    "kind": "inverter",
-    "method": "restyle-psp",
-    "generator": "tiny",
-    "size": 64,
-    "width": 8,
-    "refinements": 2,
-    "steps": 3,
-    "batch": 2,
-    "ema": 0.9,
-    "validate_batches": 1,
-    "validate_every": 2,
-    "checkpoint_every": 1,
-    "pool": 8,
-    "pool_batch": 2,
-}
+OPTIONS = {**tiny.INVERTER, "ema": 0.9, "pool": 8, "pool_batch": 2}
 
 
 @pytest.fixture(autouse=True)
