@@ -15,6 +15,7 @@ from remime.errors import InputError, shape_error
 from remime.perceptual import LPIPS
 
 GRID = 8  # height and width of the pooled features
+HEAD = 256  # channels of the head's convolutions
 TAPS = (1, 2, 4)  # AlexNet's convolutions that are read: 192, 384 and 256 channels
 CHANNELS = 192 + 384 + 256
 WIDTH = 512
@@ -43,7 +44,7 @@ class SmallEncoder(nn.Module):
         rank: of the last layer, which then has two factors; 0 for a full one.
     """
 
-    def __init__(self, rows: int, width: int = 256, spread: float = 0.5, rank: int = 0) -> None:
+    def __init__(self, rows: int, width: int = HEAD, spread: float = 0.5, rank: int = 0) -> None:
         super().__init__()
         self.rows, self.spread = rows, spread
         self.trunk = Trunk()
@@ -89,7 +90,7 @@ class SmallEncoder(nn.Module):
 class SmallProgressiveEncoder(SmallEncoder):
     """e4e's form: one offset for all rows plus Δᵢ for rows 1 … ``stage`` (all, unless training sets it)."""
 
-    def __init__(self, rows: int, width: int = 256, spread: float = 0.5, rank: int = 0) -> None:
+    def __init__(self, rows: int, width: int = HEAD, spread: float = 0.5, rank: int = 0) -> None:
         super().__init__(rows, width, spread, rank)
         self.stage = rows - 1
 

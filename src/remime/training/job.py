@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from remime.devices import compute_device
+from remime.encoders.small import HEAD
 from remime.errors import InputError
 from remime.files import sha256
 from remime.methods.mapping import COMPONENTS
@@ -57,7 +58,7 @@ STRUCTURE = (
 
 
 # What a model file has that does not tell.
-_USUAL = {"width": 256, "components": COMPONENTS, "correction": 0}
+_USUAL = {"width": HEAD, "components": COMPONENTS, "correction": 0}
 
 
 @dataclass(frozen=True)
