@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = ("256", "512", "1024")
 OPTIMISE = 50
-EXPRESSION_STRENGTH, RELATIVE_EXPRESSION = 0.7, 0.0  # of small mappings, as in config.yaml
+EXPRESSION_STRENGTH, RELATIVE_EXPRESSION = 0.85, 0.8  # of small mappings, as in config.yaml
 
 
 def command(
