@@ -179,6 +179,7 @@ class DirectionMap(nn.Module):
     resting: Tensor
     usual: Tensor
     own: Tensor
+    bound: Tensor
 
     def __init__(self, rows: int, components: int = COMPONENTS, correction: int = 0) -> None:
         super().__init__()
@@ -189,6 +190,7 @@ class DirectionMap(nn.Module):
         self.register_buffer("resting", torch.zeros(0, rows, 512), persistent=False)
         self.register_buffer("usual", torch.zeros(0), persistent=False)
         self.register_buffer("own", torch.zeros(0), persistent=False)
+        self.register_buffer("bound", torch.zeros(0), persistent=False)
         self.quantiles: list[float] = []
         self.correction = Correction(rows, components, correction) if correction else None
 
@@ -225,6 +227,7 @@ class DirectionMap(nn.Module):
         how = list((resting or {}).values())
         self.quantiles = [rest.quantile for rest in how]
         self.own = torch.tensor([rest.own for rest in how]).to(self.directions)
+        self.bound = torch.tensor([2 * rest.spread for rest in how]).to(self.directions)
         self.usual = torch.zeros_like(self.own)
 
     def read(self, codes: Tensor) -> Tensor:
@@ -233,11 +236,16 @@ class DirectionMap(nn.Module):
 
     def rest(self, read: Tensor) -> Tensor:
         """What a face rests at [k], from what is read of frames all over a clip [n, k]."""
-        return torch.stack([read[:, i].quantile(q) for i, q in enumerate(self.quantiles)])
+        found = torch.stack([read[:, i].quantile(q) for i, q in enumerate(self.quantiles)])
+        return self._within(found)
+
+    def _within(self, rest: Tensor) -> Tensor:
+        """A rest [..., k] as near to the usual as people's are; what lies beyond is expression."""
+        return self.usual + (rest - self.usual).clamp(-self.bound, self.bound)
 
     def away(self, rest: Tensor, own: Tensor) -> Tensor:
         """What moves a target [1, rows, 512] of a code [1, components] from its own rest to another [k]."""
-        rests = self.usual + self.own * (self.read(own) - self.usual)
+        rests = self._within(self.usual + self.own * (self.read(own) - self.usual))
         return torch.einsum("bk,krd->brd", rest[None] - rests, self.resting)
 
     def motion(self, code: Tensor) -> Tensor:

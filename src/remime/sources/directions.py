@@ -37,13 +37,17 @@ class Rest:
         quantile: over a clip, at which the face rests: the median, or low for what opens and closes.
         own: how much of what a single image shows beyond the usual is the person's, 0 to 1; all else is the
             moment's.
+        spread: standard deviation over people, in that over generated faces. What lies more than twice as far
+            from the usual is no build: eyes that are closed throughout a clip do not rest.
     """
 
     quantile: float
     own: float
+    spread: float
 
 
-_BROWS, _GAZE, _LIDS, _MOUTH = Rest(0.5, 0.7), Rest(0.5, 0.5), Rest(0.2, 0.1), Rest(0.2, 0.2)
+_BROWS, _GAZE = Rest(0.5, own=0.7, spread=1.9), Rest(0.5, own=0.5, spread=1.4)
+_LIDS, _MOUTH = Rest(0.2, own=0.1, spread=1.0), Rest(0.2, own=0.2, spread=0.9)
 # Parameters that differ more by how a face is built than by what somebody expresses throughout a clip.
 RESTING = {
     "browDownLeft": _BROWS,
