@@ -34,7 +34,7 @@ class Part:
 
     Attributes:
         name: what is done.
-        unit: to what: ``frame`` or ``target``.
+        unit: to what: ``frame``, ``target`` or ``clip``.
         seconds: that one of them takes.
     """
 
@@ -93,7 +93,7 @@ def measure_parts(request: Request, device: str, resolutions: list[int], images:
         wanted = replace(request, resolution=resolution, batch=batch)
         engine = load_engine(wanted, device)
         if resolution == resolutions[0]:
-            parts += _common(engine, chosen, clock)
+            parts += [*_before(wanted, engine, clock), *_common(engine, chosen, clock)]
         parts += _rendering(wanted, engine, chosen, clock)
     return parts
 
@@ -103,6 +103,17 @@ def _faces(request: Request) -> Iterator[Image]:
 
     with closing(Faces(request.driving)) as moments:
         yield from islice((m.image for m in moments if m.image is not None), FRAMES)
+
+
+def _before(request: Request, engine: Engine, clock: _Clock) -> list[Part]:
+    """What a method wants to know of the driving video before its first frame."""
+    from remime.cli.whole import spaced_faces
+    from remime.reenactment import RESTING
+
+    if not engine.method.needs_rest:
+        return []
+    seconds = clock.once(lambda: engine.reenactor.at_rest(spaced_faces(request.driving, RESTING)))
+    return [Part("driving: read it all, how its face rests", "clip", seconds)]
 
 
 def _common(engine: Engine, images: list[Image], clock: _Clock) -> list[Part]:
@@ -115,10 +126,11 @@ def _common(engine: Engine, images: list[Image], clock: _Clock) -> list[Part]:
     identity = reenactor.identify(inverter.latent_avg)
     frames = to_tensor(np.stack(images)).to(reenactor.device)
     batch, single = reenactor.batch, frames[:SINGLE]
+    rest = reenactor.at_rest(images) if engine.method.needs_rest else None
 
     def encode() -> None:
         for start in range(0, len(images), batch):
-            reenactor.drive(identity, images[start : start + batch])
+            reenactor.drive(identity, images[start : start + batch], driving=rest)
 
     return [
         Part("target: inversion", "target", clock.per_item(lambda: inverter.invert(frames[:1]), 1)),
@@ -165,7 +177,8 @@ def _rendering(request: Request, engine: Engine, images: list[Image], clock: _Cl
 
     reenactor, side = engine.reenactor, request.resolution
     identity = reenactor.identify(engine.inverter.latent_avg)
-    w_plus = reenactor.drive(identity, images)
+    rest = reenactor.at_rest(images) if engine.method.needs_rest else None
+    w_plus = reenactor.drive(identity, images, driving=rest)
 
     @torch.inference_mode()
     def generate() -> None:
@@ -174,7 +187,8 @@ def _rendering(request: Request, engine: Engine, images: list[Image], clock: _Cl
 
     def all_networks() -> None:
         for start in range(0, len(images), reenactor.batch):
-            for _ in reenactor.decode(reenactor.drive(identity, images[start : start + reenactor.batch])):
+            some = images[start : start + reenactor.batch]
+            for _ in reenactor.decode(reenactor.drive(identity, some, driving=rest)):
                 pass
 
     made = list(reenactor.decode(w_plus))
