@@ -69,7 +69,8 @@ def spaced_faces(path: Path, count: int, update: Callable[[], None] = lambda: No
     from remime.faces.stream import SIZE
     from remime.video import read
 
-    tracker = FaceTracker()
+    # Half the usual size is a quarter of the work; where that finds no face, the usual is tried.
+    tracker = FaceTracker(detect_size=320)
     some: Spaced[Image] = Spaced(count)
     with closing(read(path)) as frames:
         for frame in frames:
