@@ -95,12 +95,12 @@ class Reenactor:
 
     @torch.inference_mode()
     def at_rest(self, images: Sequence[NDArray[np.uint8]]) -> Driving:
-        """How a driving face rests, for methods that need it.
+        """How a driving face rests; nothing is known of it where the method does not ask.
 
         Args:
             images: aligned frames uint8 [R, R, 3] from all over the clip; of one alone nothing can be told.
         """
-        if len(images) < 2:
+        if len(images) < 2 or not self.method.needs_rest:
             return Driving()
         parts = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
         seen = [self.method.observe(to_tensor(np.stack(part)).to(self.device)) for part in parts]

@@ -66,11 +66,11 @@ def test_relative_expressions_leave_out_how_faces_are_built(driving, mapping):
     )
     moved = {}
     with torch.inference_mode():
+        clips = [Driving(rest=relative.rest(relative.observe(frames))) for frames in driving]
         latent = generator.broadcast(generator.mean_latent[None])[0]
         image = generator.synthesize(latent[None], resolution=256)[0]
         for method in (plain, relative):
             target = method.identify(latent, image)
-            clips = [Driving(rest=relative.rest(relative.observe(frames))) for frames in driving]
             out = [
                 method.drive(target, frames, driving=clip)
                 for frames, clip in zip(driving, clips, strict=True)

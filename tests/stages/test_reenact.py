@@ -232,7 +232,10 @@ def test_relative_expressions_know_the_whole_clip(world, model, monkeypatch):
     rows = [{**row, "frames": 4} for row in pair_rows(world.dataset)]
     write_table(world.pairs, "pairs", rows)
     how = {"method": "mapping", "relative_expression": 1.0}
+    at_rest, shown = Reenactor.at_rest, []
+    monkeypatch.setattr(Reenactor, "at_rest", lambda self, i: (shown.append(len(i)), at_rest(self, i))[1])
     output = world.run("mapping", model, **how)
+    assert sorted(shown) == [4, 5]  # all frames of both driving clips, once for all pairs
     images, _ = world.clip("eve-1")
     reenactor = Reenactor(tiny.generator(), load_method(how, model, tiny.generator()), 32, 8, "yuv420p")
     identity, rest = reenactor.identify(world.clip("fox-1")[1][2]), reenactor.at_rest(list(images))

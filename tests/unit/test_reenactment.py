@@ -115,6 +115,8 @@ def test_targets_are_seen_as_the_generator_shows_them(generator):
 @pytest.mark.parametrize("n", [0, 1, 2, 7])
 def test_rest_is_told_by_all_frames_that_are_shown(generator, n):
     class Resting(Bright):
+        needs_rest = True
+
         def observe(self, frames):
             self.batches.append(len(frames))
             return frames.mean((2, 3))
@@ -129,6 +131,7 @@ def test_rest_is_told_by_all_frames_that_are_shown(generator, n):
         return
     assert torch.equal(found, to_tensor(images).mean((2, 3)).amax(0))
     assert max(method.batches) <= 3
+    assert Reenactor(generator, Bright(), 32, 3).at_rest(list(images)).rest is None  # it does not ask
 
 
 def test_latents_go_with_their_frames(generator):

@@ -126,7 +126,7 @@ def _common(engine: Engine, images: list[Image], clock: _Clock) -> list[Part]:
     identity = reenactor.identify(inverter.latent_avg)
     frames = to_tensor(np.stack(images)).to(reenactor.device)
     batch, single = reenactor.batch, frames[:SINGLE]
-    rest = reenactor.at_rest(images) if engine.method.needs_rest else None
+    rest = reenactor.at_rest(images)
 
     def encode() -> None:
         for start in range(0, len(images), batch):
@@ -177,7 +177,7 @@ def _rendering(request: Request, engine: Engine, images: list[Image], clock: _Cl
 
     reenactor, side = engine.reenactor, request.resolution
     identity = reenactor.identify(engine.inverter.latent_avg)
-    rest = reenactor.at_rest(images) if engine.method.needs_rest else None
+    rest = reenactor.at_rest(images)
     w_plus = reenactor.drive(identity, images, driving=rest)
 
     @torch.inference_mode()
