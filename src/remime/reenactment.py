@@ -20,7 +20,7 @@ from remime.training.data import to_image, to_tensor
 FLIPS = 16  # frames per clip whose mirror images are inverted for the mean latent of the linear baseline
 RANDOM_TRUNCATION = 0.7
 _LEVELS = {"rgb24": to_image, "yuv420p": yuv.from_tensor}
-RESTING = 32  # frames per clip by which it is told how a face rests
+REST_FRAMES = 32  # frames per clip by which it is told how a face rests
 SIZE = 256  # at least this large is the image from which a method reads a target
 
 

@@ -143,7 +143,7 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     from remime.methods import load_method
     from remime.models import shipped
     from remime.optimisation import load_optimiser
-    from remime.reenactment import RESTING, Reenactor, invert, random_face
+    from remime.reenactment import REST_FRAMES, Reenactor, invert, random_face
     from remime.training.data import to_tensor
 
     driving = inputs / "drivin g é.mp4"
@@ -160,7 +160,7 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     fitted = load_optimiser(generator, 3)(to_tensor(face), invert(inverter, face[None])[0])
     identity = reenactor.identify(fitted)
     images = [moment.image for moment in Faces(driving) if moment.image is not None]
-    rest = reenactor.at_rest(spaced_faces(driving, RESTING))
+    rest = reenactor.at_rest(spaced_faces(driving, REST_FRAMES))
     expected = list(reenactor.frames(identity, images, driving=rest))
     found = [frame.image for frame in video.read(tmp_path / "o.mp4")][FACELESS:-FACELESS]
     assert len(found) == len(expected) == FACES

@@ -108,11 +108,11 @@ def _faces(request: Request) -> Iterator[Image]:
 def _before(request: Request, engine: Engine, clock: _Clock) -> list[Part]:
     """What a method wants to know of the driving video before its first frame."""
     from remime.cli.whole import spaced_faces
-    from remime.reenactment import RESTING
+    from remime.reenactment import REST_FRAMES
 
     if not engine.method.needs_rest:
         return []
-    seconds = clock.once(lambda: engine.reenactor.at_rest(spaced_faces(request.driving, RESTING)))
+    seconds = clock.once(lambda: engine.reenactor.at_rest(spaced_faces(request.driving, REST_FRAMES)))
     return [Part("driving: read it all, how its face rests", "clip", seconds)]
 
 

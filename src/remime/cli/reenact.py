@@ -412,10 +412,10 @@ def _resting(request: Request, engine: Engine) -> Driving:
     from remime import video
     from remime.cli.whole import spaced_faces
     from remime.progress import Progress
-    from remime.reenactment import RESTING
+    from remime.reenactment import REST_FRAMES
 
     with Progress(video.probe(request.driving).expected, "see driving at rest", "frames") as progress:
-        return engine.reenactor.at_rest(spaced_faces(request.driving, RESTING, progress.update))
+        return engine.reenactor.at_rest(spaced_faces(request.driving, REST_FRAMES, progress.update))
 
 
 def _target_mean(request: Request, engine: Engine, face: Image) -> Tensor:

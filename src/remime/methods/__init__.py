@@ -17,6 +17,8 @@ from remime.models import Model
 __all__ = ["METHODS", "Driving", "Identity", "Method", "build_method", "imported_method", "load_method"]
 
 METHODS = ("linear", "mapping")
+# Parameters that stay when expressions are scaled: by these, people differ little (docs/experiments.md).
+_KEPT = ("yaw", "pitch", "eyeBlinkLeft", "eyeBlinkRight")
 
 
 def build_method(options: dict[str, Any], generator: Generator) -> Method:
@@ -112,7 +114,8 @@ def _take_apart(method: Method, name: str, generator: Generator) -> None:
     asked = {key: pair for key, pair in given.items() if pair[0] != pair[1]}
     if not asked:
         return
-    from remime.sources.directions import KEPT, RESTING, load_directions
+    from remime.methods.resting import RESTS
+    from remime.sources.directions import load_directions
 
     key, (value, usual) = next(iter(asked.items()))
     fix = f"leave it at {usual}; strength scales all of the motion"
@@ -126,16 +129,16 @@ def _take_apart(method: Method, name: str, generator: Generator) -> None:
     if method.map.correction is not None:
         raise InputError(key, f"is {value:g}, but a mapping with a correction cannot be taken apart", fix)
     directions = load_directions()
-    kept = [directions.column(parameter) for parameter in KEPT]
-    resting = {directions.column(parameter): rest for parameter, rest in RESTING.items()}
-    method.map.take_apart(torch.from_numpy(directions.steps), kept, strength, resting)
-    if method.needs_rest:
+    kept = [directions.column(parameter) for parameter in _KEPT]
+    rests = {directions.column(parameter): rest for parameter, rest in RESTS.items()} if relative else {}
+    method.map.take_apart(torch.from_numpy(directions.steps), kept, strength, rests)
+    if method.map.resting is not None:
         # The generator's mean face rests as faces usually do.
         mean = generator.broadcast(generator.mean_latent[None])
         size = generator.decode_resolution(SIZE)
         with torch.no_grad():
             face = generator.synthesize(mean, resolution=size).clamp(-1, 1).cpu()
-            method.map.usual = method.observe(face)[0]
+            method.map.resting.usual = method.observe(face)[0]
 
 
 def imported_method(

@@ -16,7 +16,7 @@ from remime.encoders.motion import MotionEncoder
 from remime.errors import InputError, shape_error
 from remime.faces.mesh import BLENDSHAPES, POINTS, MeshNetwork
 from remime.methods.base import Driving, Identity, Method
-from remime.sources.directions import Rest
+from remime.methods.resting import Rest, Resting
 
 COMPONENTS = 48  # length of the small preset's motion code
 SEEN = 128  # principal axes of a target's latent that a correction sees
@@ -173,26 +173,17 @@ class DirectionMap(nn.Module):
         rows: rows of W+.
         components: length of the motion code.
         correction: rank of a ``Correction`` on top; 0 for none.
-    """
 
-    readings: Tensor
-    resting: Tensor
-    usual: Tensor
-    own: Tensor
-    bound: Tensor
+    Attributes:
+        resting: at what faces rest; None until ``take_apart`` tells it.
+    """
 
     def __init__(self, rows: int, components: int = COMPONENTS, correction: int = 0) -> None:
         super().__init__()
         self.code_shape = (components,)
         self.directions = nn.Parameter(torch.zeros(components, rows, 512))
-        # From codes to what a face rests at, and from there to W+; filled by ``take_apart``.
-        self.register_buffer("readings", torch.zeros(components, 0), persistent=False)
-        self.register_buffer("resting", torch.zeros(0, rows, 512), persistent=False)
-        self.register_buffer("usual", torch.zeros(0), persistent=False)
-        self.register_buffer("own", torch.zeros(0), persistent=False)
-        self.register_buffer("bound", torch.zeros(0), persistent=False)
-        self.quantiles: list[float] = []
         self.correction = Correction(rows, components, correction) if correction else None
+        self.resting: Resting | None = None
 
     @torch.no_grad()
     def initialise(self, directions: Tensor) -> None:
@@ -210,8 +201,7 @@ class DirectionMap(nn.Module):
             directions: measured, [k, r, 512] of the first r rows.
             kept: which of them stay as they are.
             factor: what all else is multiplied by.
-            resting: at which of them a face rests, and how that is told; what faces usually rest at is zero
-                until ``usual`` is set.
+            resting: at which of them a face rests, and how that is told.
         """
         known = torch.zeros(len(directions), *self.directions.shape[1:], dtype=torch.float64)
         known[:, : directions.shape[1]] = directions
@@ -219,34 +209,14 @@ class DirectionMap(nn.Module):
         weights = torch.linalg.lstsq(known.T, own.T, driver="gelsd").solution.T
         left = weights[:, kept] @ known[kept]
         self.directions.copy_((left + factor * (own - left)).view_as(self.directions))
-        chosen = list(resting or {})
-        scale = torch.tensor([1.0 if i in kept else factor for i in chosen], dtype=torch.float64)
-        self.readings = weights[:, chosen].to(self.directions)
-        shifts = (scale[:, None] * known[chosen]).to(self.directions)
-        self.resting = shifts.view(-1, *self.directions.shape[1:])
-        how = list((resting or {}).values())
-        self.quantiles = [rest.quantile for rest in how]
-        self.own = torch.tensor([rest.own for rest in how]).to(self.directions)
-        self.bound = torch.tensor([2 * rest.spread for rest in how]).to(self.directions)
-        self.usual = torch.zeros_like(self.own)
-
-    def read(self, codes: Tensor) -> Tensor:
-        """The parameters [B, k] at which a face can rest, of codes [B, components]."""
-        return codes @ self.readings
-
-    def rest(self, read: Tensor) -> Tensor:
-        """What a face rests at [k], from what is read of frames all over a clip [n, k]."""
-        found = torch.stack([read[:, i].quantile(q) for i, q in enumerate(self.quantiles)])
-        return self._within(found)
-
-    def _within(self, rest: Tensor) -> Tensor:
-        """A rest [..., k] as near to the usual as people's are; what lies beyond is expression."""
-        return self.usual + (rest - self.usual).clamp(-self.bound, self.bound)
-
-    def away(self, rest: Tensor, own: Tensor) -> Tensor:
-        """What moves a target [1, rows, 512] of a code [1, components] from its own rest to another [k]."""
-        rests = self._within(self.usual + self.own * (self.read(own) - self.usual))
-        return torch.einsum("bk,krd->brd", rest[None] - rests, self.resting)
+        if resting:
+            chosen = list(resting)
+            scale = torch.tensor([1.0 if i in kept else factor for i in chosen], dtype=torch.float64)
+            shifts = (scale[:, None] * known[chosen]).to(self.directions)
+            readings = weights[:, chosen].to(self.directions)
+            self.resting = Resting(
+                readings, shifts.view(-1, *self.directions.shape[1:]), list(resting.values())
+            )
 
     def motion(self, code: Tensor) -> Tensor:
         """The linear part [B, rows, 512] of codes [B, components], or of differences of such."""
@@ -374,18 +344,19 @@ class Mapping(Method):
             raise ValueError("a relative expression needs to know how the driving face rests")
         if driving.rest is None:
             return moved
-        away = self._taken_apart().away(driving.rest, identity.prepared)
+        away = self._resting().away(driving.rest, identity.prepared)
         return moved - self.strength * self.relative_expression * away
 
     @torch.no_grad()
     def observe(self, frames: Tensor) -> Tensor:
         """The parameters [B, k] at which a face can rest, of frames [B, 3, R, R]."""
-        return self._taken_apart().read(self.motion_encoder(frames))
+        return self._resting().read(self.motion_encoder(frames))
 
     def rest(self, observed: Tensor) -> Tensor:
         """Of each parameter its own quantile over the clip, [k]."""
-        return self._taken_apart().rest(observed)
+        return self._resting().rest(observed)
 
-    def _taken_apart(self) -> DirectionMap:
+    def _resting(self) -> Resting:
         assert isinstance(self.map, DirectionMap)
-        return self.map
+        assert self.map.resting is not None  # whoever needs a rest took the map apart
+        return self.map.resting

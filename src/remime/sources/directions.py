@@ -25,50 +25,6 @@ _EYES, _EXPRESSION = 4, 2  # the first rows that eyes, and brows and mouths, mov
 MIN_SPREAD = 0.02  # blendshapes that vary less than this over generated faces carry no direction
 
 
-# Directions that are left when expressions are scaled: by these, people differ little (docs/experiments.md).
-KEPT = ("yaw", "pitch", "eyeBlinkLeft", "eyeBlinkRight")
-
-
-@dataclass(frozen=True)
-class Rest:
-    """How a parameter tells at what a face rests, by its variances over rendered heads (docs/experiments.md).
-
-    Attributes:
-        quantile: over a clip, at which the face rests: the median, or low for what opens and closes.
-        own: how much of what a single image shows beyond the usual is the person's, 0 to 1; all else is the
-            moment's.
-        spread: standard deviation over people, in that over generated faces. What lies more than twice as far
-            from the usual is no build: eyes that are closed throughout a clip do not rest.
-    """
-
-    quantile: float
-    own: float
-    spread: float
-
-
-_BROWS, _GAZE = Rest(0.5, own=0.7, spread=1.9), Rest(0.5, own=0.5, spread=1.4)
-_LIDS, _MOUTH = Rest(0.2, own=0.1, spread=1.0), Rest(0.2, own=0.2, spread=0.9)
-# Parameters that differ more by how a face is built than by what somebody expresses throughout a clip.
-RESTING = {
-    "browDownLeft": _BROWS,
-    "browDownRight": _BROWS,
-    "browInnerUp": _BROWS,
-    "browOuterUpLeft": _BROWS,
-    "browOuterUpRight": _BROWS,
-    "eyeLookDownLeft": _GAZE,
-    "eyeLookDownRight": _GAZE,
-    "eyeLookUpLeft": _GAZE,
-    "eyeLookUpRight": _GAZE,
-    "eyeBlinkLeft": _LIDS,
-    "eyeBlinkRight": _LIDS,
-    "jawOpen": _MOUTH,
-    "mouthLowerDownLeft": _MOUTH,
-    "mouthLowerDownRight": _MOUTH,
-    "mouthUpperUpLeft": _MOUTH,
-    "mouthUpperUpRight": _MOUTH,
-}
-
-
 @dataclass(frozen=True)
 class Directions:
     """A linear map from motion to offsets of W+ rows 0 … ROWS-1.

@@ -161,10 +161,12 @@ class _Job:
 
     def rest(self, clip: _Clip) -> Driving:
         """How the face of a clip rests, by frames from all over it."""
-        from remime.reenactment import RESTING, spaced
+        from remime.reenactment import REST_FRAMES, spaced
 
         if clip.key not in self._rests:
-            images = clip.aligned.frames([clip.entry.first + i for i in spaced(clip.entry.count, RESTING)])
+            images = clip.aligned.frames(
+                [clip.entry.first + i for i in spaced(clip.entry.count, REST_FRAMES)]
+            )
             self._rests[clip.key] = self.reenactor.at_rest(list(images))
         return self._rests[clip.key]
 

@@ -10,8 +10,8 @@ from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES, POINTS
 from remime.methods import Driving, build_method, load_method
 from remime.methods.mapping import Correction, DirectionMap, FullMap, Mapping, MeshMotionEncoder
+from remime.methods.resting import RESTS, Rest
 from remime.models import load_model, save_model
-from remime.sources.directions import RESTING, Rest
 from tests import tiny
 
 ROWS = 3
@@ -137,13 +137,13 @@ def test_expressions_are_scaled_and_turns_are_not():
 MEASURED = torch.randn(3, ROWS, 512, generator=torch.Generator().manual_seed(4))
 
 
-def relative(share, spread=1e3, **more):
+def relative(share, **more):
     """A mapping along three measured directions; faces rest at the last, a quarter of which is their own."""
     method = small(rows=ROWS, relative_expression=share, **more)
     weights = torch.randn(4, 3, generator=torch.Generator().manual_seed(6))
     method.map.directions.copy_(torch.einsum("ck,krd->crd", weights, MEASURED))
-    method.map.take_apart(MEASURED, [0], method.expression_strength, {2: Rest(0.0, own=0.25, spread=spread)})
-    method.map.usual.fill_(-0.7)
+    method.map.take_apart(MEASURED, [0], method.expression_strength, {2: Rest(0.0, own=0.25, spread=1e3)})
+    method.map.resting.usual.fill_(-0.7)
     return method, weights
 
 
@@ -171,17 +171,6 @@ def test_a_face_at_rest_brings_the_target_to_its_own_rest():
     own = (method.motion_encoder(target[None]) @ weights)[0, 2]
     assert found[2] == pytest.approx(float(0.75 * (-0.7 - own)), abs=1e-3)
     assert found[:2].abs().min() > 1e-2
-
-
-def test_a_rest_that_nobody_has_is_an_expression():
-    method, _ = relative(1, spread=0.05)
-    seen = torch.tensor([[9.0], [10.0]])
-    assert method.rest(seen) == pytest.approx(-0.7 + 2 * 0.05)  # beyond the usual by two standard deviations
-    assert method.rest(-seen) == pytest.approx(-0.7 - 2 * 0.05)
-    assert method.rest(seen * 0 - 0.72) == pytest.approx(-0.72)
-    target = frames(1, 48)[0]
-    own = method.identify(torch.zeros(ROWS, 512), target).prepared
-    assert method.map.away(torch.zeros(1), own).abs().max() < (0.8 + 1e-3) * MEASURED[2].abs().max()
 
 
 def test_relative_expressions_ask_for_the_rest():
@@ -291,9 +280,9 @@ def test_faces_usually_rest_as_the_mean_face_does(file):
     generator = tiny.generator()
     loaded = load_method({"method": "mapping", "relative_expression": 0.5}, file(), generator)
     face = generator.synthesize(generator.broadcast(generator.mean_latent[None])).clamp(-1, 1)
-    assert len(loaded.map.usual) == len(RESTING)
-    assert torch.allclose(loaded.map.usual, loaded.observe(face)[0])
-    assert loaded.map.own.tolist() == pytest.approx([rest.own for rest in RESTING.values()])
+    assert len(loaded.map.resting.usual) == len(RESTS)
+    assert torch.allclose(loaded.map.resting.usual, loaded.observe(face)[0])
+    assert loaded.map.resting.own.tolist() == pytest.approx([rest.own for rest in RESTS.values()])
 
 
 def test_tuned_generator_comes_with_the_file(file):
