@@ -57,7 +57,7 @@ APART = {"expression_strength": 1, "relative_expression": 0}
 """Keys that tell turns of the head from expressions, and the values at which nothing is told."""
 # Defaults of keys that earlier versions had not.
 _LATER: dict[str, dict[str, Any]] = {
-    "inverter": {"width": 0, "decode_resolution": 0},
+    "inverter": {"width": 0, "decode_resolution": 0, "pool_mixing": 0.3},
     "method": {"components": 0, "correction": 0, "correction_batch": 0, "varied": 0},
 }
 # What heads are built of.

@@ -7,6 +7,7 @@ stopped; every sample depends on its index and the seed alone.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -162,6 +163,16 @@ def _exclusive(directory: Path) -> Iterator[None]:
         yield
 
 
+def _digest(*modules: object) -> str:
+    """What the weights of some networks are; nothing of what is no network."""
+    found = hashlib.sha256()
+    for module in modules:
+        if isinstance(module, torch.nn.Module):
+            for tensor in module.state_dict().values():
+                found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
 class GeneratedPool:
     """Samples of a generator: W+, images and features of the (degraded) images, as memory-mapped arrays.
 
@@ -174,6 +185,7 @@ class GeneratedPool:
         size: height and width of the stored images.
         resolution: what the generator decodes; None for its full resolution, whose images are its real ones.
         processes: those that use it; the main one makes it while the others wait.
+        mixing: probability of style mixing.
     """
 
     def __init__(
@@ -186,8 +198,10 @@ class GeneratedPool:
         size: int,
         resolution: int | None = None,
         processes: Processes | None = None,
+        mixing: float = 0.3,
     ) -> None:
         self.count, self.seed, self.size, self.resolution = count, seed, size, resolution
+        self.mixing = mixing
         self._generator, self._describe = generator, describe
         directory.mkdir(parents=True, exist_ok=True)
         with (processes or Processes()).main_first(), _exclusive(directory):
@@ -195,7 +209,8 @@ class GeneratedPool:
 
     def _fill(self, directory: Path) -> None:
         seed, size, resolution, count = self.seed, self.size, self.resolution, self.count
-        stem = f"{count}-{seed}-{size}-{resolution or 'full'}"
+        networks = _digest(self._generator, self._describe)
+        stem = f"{count}-{seed}-{size}-{resolution or 'full'}-{self.mixing:g}-{networks}"
         self.images = _Filled(
             directory / f"images-{stem}.npy", count, np.uint8, self._decode, "generator samples"
         ).array
@@ -212,7 +227,7 @@ class GeneratedPool:
     def _chunk(self, chunk: int) -> Tensor:
         seed = stable_hash(f"{self.seed}:{chunk}") % 2**62
         with torch.no_grad():
-            return sample_latents(self._generator, CHUNK, seed, mixing=0.3)
+            return sample_latents(self._generator, CHUNK, seed, self.mixing)
 
     @torch.no_grad()
     def _decode(self, start: int, stop: int) -> np.ndarray:

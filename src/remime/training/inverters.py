@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "varied": 0.0,  # share of the images that are seen with another camera and in other light
     "pool": 0,  # cached generator samples for the latent loss of the first step (small only)
     "pool_batch": 64,
+    "pool_mixing": 0.3,
     "image_every": 1,  # steps between batches with image losses; 0: never
     "decode_resolution": 0,  # for these losses; 0: as in use
     "progressive_start": 20_000,  # e4e's progressive schedule
@@ -131,6 +132,7 @@ class InverterTask(Task):
                 self.inverter.size,
                 self.inverter.decode_resolution,
                 self.processes,
+                self.o["pool_mixing"],
             )
 
     @cached_property

@@ -166,6 +166,19 @@ def test_pools_of_other_options_do_not_mix(tmp_path, generator):
     assert not np.array_equal(pools[0].images, pools[2].images)
 
 
+def test_pools_of_other_networks_and_mixing_do_not_mix(tmp_path, generator):
+    """What a retrained generator shows is not what the old one showed."""
+    first = GeneratedPool(tmp_path, generator, describe, 4, 0, tiny.SIZE)
+    plain = GeneratedPool(tmp_path, generator, describe, 4, 0, tiny.SIZE, mixing=0.0)
+    rows = plain.latents(0, 4)
+    assert torch.equal(rows, rows[:, :1].expand_as(rows))
+    assert not np.array_equal(first.images, plain.images)
+    generator.input.input.data += 1
+    assert not np.array_equal(
+        first.images, GeneratedPool(tmp_path, generator, describe, 4, 0, tiny.SIZE).images
+    )
+
+
 @pytest.mark.parametrize("change", [degrade, vary])
 def test_a_share_of_a_batch_is_changed_as_in_the_whole(change):
     images = torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(1)) - 0.5
