@@ -96,10 +96,11 @@ def load_method(
         # Previews, in files of earlier versions, were not trained along.
         if k.startswith("generator.") and not k.startswith("generator.previews.")
     }
-    _take_apart(method, model.meta.get("generator", EMBEDDED), generator)
     if tuned:
         generator.drop_previews()
         generator.load_state_dict({**generator.state_dict(), **tuned})
+    # By the generator that shows the targets, too.
+    _take_apart(method, model.meta.get("generator", EMBEDDED), generator)
     return method.eval().requires_grad_(False).to(device)
 
 

@@ -285,6 +285,16 @@ def test_faces_usually_rest_as_the_mean_face_does(file):
     assert loaded.map.resting.own.tolist() == pytest.approx([rest.own for rest in RESTS.values()])
 
 
+def test_faces_usually_rest_as_the_tuned_generator_shows_it(file):
+    generator = tiny.generator()
+    tuned = {"generator.input.input": torch.full_like(generator.input.input, 3.0)}
+    loaded = load_method({"method": "mapping", "relative_expression": 0.5}, file(**tuned), generator)
+    face = generator.synthesize(generator.broadcast(generator.mean_latent[None])).clamp(-1, 1)
+    assert torch.allclose(loaded.map.resting.usual, loaded.observe(face)[0])
+    plain = load_method({"method": "mapping", "relative_expression": 0.5}, file(), tiny.generator())
+    assert not torch.allclose(loaded.map.resting.usual, plain.map.resting.usual, atol=1e-3)
+
+
 def test_tuned_generator_comes_with_the_file(file):
     generator = tiny.generator()
     tuned = {"generator.input.input": torch.full_like(generator.input.input, 0.25)}
