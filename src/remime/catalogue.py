@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+EMBEDDED = "mobile-ffhq"
+"""The generator that the workflow fetches; the shipped models belong to it."""
 IMPORT = "import"
 """The converter of rows whose file the user brings, and of everything that was imported."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remime.catalogue import is_name
+from remime.catalogue import EMBEDDED, is_name
 from remime.shards import batch_of, shard_names
 
 RESULTS = Path("results")
@@ -40,7 +40,7 @@ STAGE_KEYS = ("align", "measure", "select", "invert", "index")
 _SAMPLES = "workflow/samples.tsv"
 _LANDMARKS = "dlib-landmarks-68"
 # The embedded generator decodes faster with its heads; puppets move along the directions of its latent space.
-EMBEDDED, _PREVIEW = "mobile-ffhq", "models/mobile-preview.safetensors"
+_PREVIEW = "models/mobile-preview.safetensors"
 _DIRECTIONS = "models/puppet-directions.safetensors"
 # Keys of a training that are arguments of their own.
 _DATA = ("init", "datasets", "same_motion")
@@ -55,6 +55,13 @@ _USE = (
 )
 APART = {"expression_strength": 1, "relative_expression": 0}
 """Keys that tell turns of the head from expressions, and the values at which nothing is told."""
+
+
+def taken_apart(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Of :data:`APART` what a model's entry asks for."""
+    return {key: entry[key] for key, usual in APART.items() if entry.get(key, usual) != usual}
+
+
 # Defaults of keys that earlier versions had not.
 _LATER: dict[str, dict[str, Any]] = {
     "inverter": {"width": 0, "decode_resolution": 0, "pool_mixing": 0.3},
@@ -669,7 +676,7 @@ class Layout:
         networks = list(dict.fromkeys(self.networks(stage, name)))
         shipped = [_PREVIEW] if EMBEDDED in networks else []
         moves = stage == "collect" and self.is_generated(name)
-        apart = stage == "reenact" and any(self.trained(name).get(k, v) != v for k, v in APART.items())
+        apart = stage == "reenact" and bool(taken_apart(self.trained(name)))
         shipped += [_DIRECTIONS] if moves or apart else []
         return _paths(WEIGHTS / f"{network}.safetensors" for network in networks) + shipped
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from remime.catalogue import Network, is_name, model_meta, networks, read_rows, same_generator
+from remime.catalogue import EMBEDDED, Network, is_name, model_meta, networks, read_rows, same_generator
 from remime.errors import ConfigError, InputError, RemimeError
-from remime.layout import ANSWERED, APART, EMBEDDED, OWN_FOLDERS, REFERENCES, RESULTS, WEIGHTS, Layout
+from remime.layout import ANSWERED, APART, OWN_FOLDERS, REFERENCES, RESULTS, WEIGHTS, Layout, taken_apart
 from remime.schema import VARIANTS, compose, fill, find_problems, listed, load_schema, merge, suggest
 
 # Which classes of terms (column ``terms`` of weights.tsv) each value of ``licence`` accepts.
@@ -285,11 +285,11 @@ def _generator(config: Mapping[str, Any], known: Mapping[str, Network], base: Pa
                 f"generator: {EMBEDDED}"
             )
     for name, entry in config["models"].items():
-        for key, usual in APART.items():
-            if generator != EMBEDDED and entry.get(key, usual) != usual:
+        for key, value in taken_apart(entry).items():
+            if generator != EMBEDDED:
                 yield (
-                    f"models.{name}.{key}: is {entry[key]:g}, but what turns a head is known of {EMBEDDED} "
-                    f"alone, not of {generator!r}; set {usual}, or generator: {EMBEDDED}"
+                    f"models.{name}.{key}: is {value:g}, but what turns a head is known of {EMBEDDED} "
+                    f"alone, not of {generator!r}; set {APART[key]}, or generator: {EMBEDDED}"
                 )
     for name in flow.trainings():
         init = flow.trained(name)["init"]

@@ -186,6 +186,18 @@ class _Files:
     relative_expression: float
 
     @property
+    def options(self) -> dict[str, Any]:
+        """Which method moves whom, and how far."""
+        return {
+            "method": self.method,
+            "generator": self.inverter_meta["generator"],
+            "optimise": self.optimise,
+            "strength": self.strength,
+            "expression_strength": self.expression_strength,
+            "relative_expression": self.relative_expression,
+        }
+
+    @property
     def networks(self) -> list[str]:
         """Pretrained networks that these need."""
         described = [meta for meta in (self.inverter_meta, self.model_meta) if meta is not None]
@@ -236,7 +248,7 @@ def _apart(
     Raises:
         InputError: they were asked for where they cannot be told.
     """
-    from remime.generators import EMBEDDED
+    from remime.catalogue import EMBEDDED
     from remime.layout import APART
 
     kind = {"method": "mapping", "preset": "small", "generator": EMBEDDED}
@@ -286,13 +298,7 @@ class Engine:
         self.generator: Generator = load_generator(name).to(device)
         self.inverter: Inverter = load_inverter(files.inverter, self.generator, device)
         own = load_generator(name).to(device) if files.model is not None else self.generator
-        options = {
-            "method": files.method,
-            "strength": files.strength,
-            "expression_strength": files.expression_strength,
-            "relative_expression": files.relative_expression,
-        }
-        self.method = load_method(options, files.model, own, device)
+        self.method = load_method(files.options, files.model, own, device)
         self.reenactor: Reenactor = Reenactor(
             own, self.method, request.resolution, request.batch, request.pixel_format
         )
@@ -590,25 +596,14 @@ class _Film:
         return sheet([tile(image, side, text) for text, image in pictures], len(pictures))
 
     def _note(self) -> dict[str, Any]:
-        from remime.files import sha256
-        from remime.versions import __version__
+        from remime.provenance import digests, provenance
 
         files = self.files
+        options = files.options
         return {
-            "made_by": f"remime {__version__}",
-            "synthetic": "the face in this video was generated",
-            "method": files.method,
+            **provenance(options, digests(options, files.inverter, files.model)),
             "model": files.model.stem if files.model is not None else files.method,
             "inverter": files.inverter.stem,
-            "generator": files.inverter_meta["generator"],
-            "optimise": files.optimise,
-            "strength": files.strength,
-            "expression_strength": files.expression_strength,
-            "relative_expression": files.relative_expression,
-            "weights": {
-                "inverter": sha256(files.inverter),
-                "model": sha256(files.model) if files.model is not None else "",
-            },
             "driving": self.request.driving.name,
             "target": self.request.target_name,
             "layout": "side-by-side" if self.request.side_by_side else "aligned",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from remime.catalogue import EMBEDDED
 from remime.errors import InputError
 from remime.generators.base import Generator
 
-EMBEDDED = "mobile-ffhq"
 PREVIEW_MODEL = "mobile-preview"
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from remime.catalogue import EMBEDDED
 from remime.errors import InputError
-from remime.generators import EMBEDDED
 from remime.generators.base import Generator
 from remime.generators.stylegan2 import is_same
+from remime.layout import APART, taken_apart
 from remime.methods.base import Driving, Identity, Method
 from remime.models import Model
 
@@ -111,15 +112,14 @@ def _take_apart(method: Method, name: str, generator: Generator) -> None:
     if not isinstance(method, Mapping):
         return
     strength, relative = method.expression_strength, method.relative_expression
-    given = {"expression_strength": (strength, 1), "relative_expression": (relative, 0)}
-    asked = {key: pair for key, pair in given.items() if pair[0] != pair[1]}
+    asked = taken_apart({"expression_strength": strength, "relative_expression": relative})
     if not asked:
         return
     from remime.methods.resting import RESTS
     from remime.sources.directions import load_directions
 
-    key, (value, usual) = next(iter(asked.items()))
-    fix = f"leave it at {usual}; strength scales all of the motion"
+    key, value = next(iter(asked.items()))
+    fix = f"leave it at {APART[key]}; strength scales all of the motion"
     if name != EMBEDDED:
         raise InputError(
             key,

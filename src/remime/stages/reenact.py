@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remime.errors import InputError
-from remime.files import atomic, sha256, write_text
+from remime.files import atomic, write_text
 from remime.stages import Dataset, add_datasets, entry, stage_parser
-from remime.versions import STAGES, __version__
+from remime.versions import STAGES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -283,6 +283,7 @@ def run(
         model: the method's model file; None for methods without one.
     """
     from remime.progress import Progress
+    from remime.provenance import digests, provenance
     from remime.runtime import keep_freed_memory
     from remime.tables import read_table
     from remime.training.state import digest_of
@@ -290,26 +291,11 @@ def run(
     keep_freed_memory()
     o = {**OPTIONS, **options}
     todo = [row for row in read_table(pairs, "pairs").to_pylist() if row["batch"] == batch]
-    weights = {"inverter": sha256(inverter), "model": sha256(model) if model is not None else ""}
-    if o.get("expression_strength", 1) != 1 or o.get("relative_expression", 0):
-        from remime.models import shipped
-
-        weights["directions"] = sha256(shipped("puppet-directions"))
+    weights = digests(o, inverter, model)
     state = state / digest_of(o, weights, STAGES["reenact"], todo)
     folder = state / "videos"
     folder.mkdir(parents=True, exist_ok=True)
-    note = {
-        "made_by": f"remime {__version__}",
-        "synthetic": "the face in this video was generated",
-        "model": o.get("model", o["method"]),
-        "method": o["method"],
-        "generator": o["generator"],
-        "optimise": o["optimise"],
-        "strength": o.get("strength", 1.0),
-        "expression_strength": o.get("expression_strength", 1.0),
-        "relative_expression": o.get("relative_expression", 0.0),
-        "weights": weights,
-    }
+    note = {**provenance(o, weights), "model": o.get("model", o["method"])}
     left = [row for row in todo if not (folder / f"{row['pair']}.json").exists()]
     total = sum(row["frames"] for row in todo)
     done = total - sum(row["frames"] for row in left)

@@ -9,9 +9,9 @@ import yaml
 from PIL import Image
 
 from remime import video, yuv
+from remime.catalogue import EMBEDDED
 from remime.cli import inputs, networks, reenact
 from remime.errors import InputError
-from remime.generators import EMBEDDED
 from remime.layout import APART
 from remime.models import save_model
 from remime.training.data import to_tensor
