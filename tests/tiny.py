@@ -18,11 +18,11 @@ from remime.archive import AlignedWriter, LatentWriter, encode_jpeg
 from remime.faces.mesh import BLENDSHAPES, POINTS, MeshResult
 from remime.generators.base import estimate_mean_latent
 from remime.generators.stylegan2 import StyleGAN2, channel_widths
+from remime.images import to_image
 from remime.models import save_model
 from remime.shards import stable_hash
 from remime.stages import Dataset
 from remime.tables import write_table
-from remime.training.data import to_image
 
 SIZE = 32
 ROWS = 8

@@ -16,9 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from remime.encoders.restyle import fit
 from remime.errors import shape_error
 from remime.generators.base import Generator
+from remime.images import fit
 from remime.training.losses import ImageLosses
 
 SIZE = 256  # height and width of the compared images

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from remime import yuv
-from remime.encoders.restyle import Inverter, fit
+from remime.encoders.restyle import Inverter
 from remime.generators.base import Generator
+from remime.images import fit, to_image, to_tensor
 from remime.methods import Driving, Identity, Method
 from remime.shards import stable_hash
-from remime.training.data import to_image, to_tensor
 
 FLIPS = 16  # frames per clip whose mirror images are inverted for the mean latent of the linear baseline
 RANDOM_TRUNCATION = 0.7
@@ -29,7 +29,7 @@ def invert(inverter: Inverter, images: NDArray[np.uint8], batch: int = 8) -> Ten
     device = inverter.latent_avg.device
     parts = []
     for start in range(0, len(images), batch):
-        parts.append(inverter.invert(to_tensor(images[start : start + batch]).to(device), batch))
+        parts.append(inverter.invert(to_tensor(images[start : start + batch], device), batch))
     return torch.cat(parts)
 
 
@@ -103,7 +103,7 @@ class Reenactor:
         if len(images) < 2 or not self.method.needs_rest:
             return Driving()
         parts = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
-        seen = [self.method.observe(to_tensor(np.stack(part)).to(self.device)) for part in parts]
+        seen = [self.method.observe(to_tensor(part, self.device)) for part in parts]
         return Driving(rest=self.method.rest(torch.cat(seen)))
 
     @torch.inference_mode()
@@ -131,7 +131,7 @@ class Reenactor:
             if len(listed) < len(images):
                 raise ValueError(f"the last {len(images)} frames have {len(listed)} latents")
             known = torch.stack(listed).to(self.device)
-        return self.method.drive(identity, to_tensor(np.stack(images)).to(self.device), known, driving)
+        return self.method.drive(identity, to_tensor(images, self.device), known, driving)
 
     @torch.inference_mode()
     def decode(self, w_plus: Tensor) -> Iterator[NDArray[np.uint8]]:

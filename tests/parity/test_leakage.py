@@ -11,10 +11,10 @@ from remime.faces.mesh import BLENDSHAPES, load_mesh
 from remime.faces.pose import load_pose
 from remime.generators import load_generator
 from remime.heads.take import Take, render
+from remime.images import to_tensor
 from remime.methods import Driving, load_method
 from remime.metrics.temporal import pearson
 from remime.models import shipped
-from remime.training.data import to_tensor
 
 NETWORKS = ("head-anatomy", "head-parts", "mobile-ffhq", "face-mesh", "blendshapes", "hopenet-lite")
 PEOPLE, MOTIONS, FRAMES = 4, (7, 8, 9), 5

@@ -10,15 +10,15 @@ import torch
 
 from remime.archive import AlignedReader, AlignedWriter, LatentReader, encode_jpeg
 from remime.encoders.inverter import build_inverter, load_inverter
-from remime.encoders.restyle import ReStyle, fit
+from remime.encoders.restyle import ReStyle
 from remime.errors import InputError
 from remime.generators import load_generator
+from remime.images import fit, to_tensor
 from remime.models import save_model
 from remime.perceptual import load_lpips
 from remime.reenactment import random_face
 from remime.stages import invert as stage
 from remime.tables import read_table, write_table
-from remime.training.data import to_tensor
 from tests import tiny
 
 pytestmark = pytest.mark.weights

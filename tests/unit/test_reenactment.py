@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from remime import reenactment, yuv
+from remime.images import to_image, to_tensor
 from remime.methods import Driving
 from remime.methods.base import Identity, Method
 from remime.methods.linear import Linear
 from remime.reenactment import Reenactor, invert, mean_latent, random_face
-from remime.training.data import to_image, to_tensor
 from tests import tiny
 
 

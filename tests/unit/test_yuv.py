@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remime import yuv
-from remime.training.data import to_tensor
+from remime.images import to_tensor
 
 
 def planes(frame: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

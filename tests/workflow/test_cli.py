@@ -140,11 +140,11 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     from remime.encoders.inverter import load_inverter
     from remime.faces.stream import Faces
     from remime.generators import load_generator
+    from remime.images import to_tensor
     from remime.methods import load_method
     from remime.models import shipped
     from remime.optimisation import load_optimiser
     from remime.reenactment import REST_FRAMES, Reenactor, invert, random_face
-    from remime.training.data import to_tensor
 
     driving = inputs / "drivin g é.mp4"
     arguments = ["--driving", str(driving), "--target", "random:7", "--output", str(tmp_path / "o.mp4")]

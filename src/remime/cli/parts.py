@@ -118,13 +118,12 @@ def _before(request: Request, engine: Engine, clock: _Clock) -> list[Part]:
 
 def _common(engine: Engine, images: list[Image], clock: _Clock) -> list[Part]:
     """The parts that do not depend on the output's resolution."""
-    import numpy as np
 
-    from remime.training.data import to_tensor
+    from remime.images import to_tensor
 
     reenactor, inverter = engine.reenactor, engine.inverter
     identity = reenactor.identify(inverter.latent_avg)
-    frames = to_tensor(np.stack(images)).to(reenactor.device)
+    frames = to_tensor(images, reenactor.device)
     batch, single = reenactor.batch, frames[:SINGLE]
     rest = reenactor.at_rest(images)
 
@@ -157,7 +156,8 @@ def _one_by_one(engine: Engine, frames: Tensor) -> None:
     """ReStyle as its definition reads: every image alone, every estimate decoded in full."""
     import torch
 
-    from remime.encoders.restyle import ReStyle, fit
+    from remime.encoders.restyle import ReStyle
+    from remime.images import fit
 
     inverter = engine.inverter
     assert isinstance(inverter, ReStyle)  # the shipped one is

@@ -395,9 +395,9 @@ def _optimised(steps: int, engine: Engine, face: Image, latent: Tensor) -> Tenso
     """The target's latent [rows, 512] fitted to its image, from the inverter's."""
     if not steps:
         return latent
+    from remime.images import to_tensor
     from remime.optimisation import load_optimiser
     from remime.progress import Progress
-    from remime.training.data import to_tensor
 
     with Progress(steps, "fit target", "steps") as progress:
         optimiser = load_optimiser(engine.generator, steps, networks.FIT_IDENTITY, latent.device)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from remime.encoders import irse
-from remime.encoders.restyle import fit
 from remime.generators.stylegan2 import LATENT, EqualLinear
+from remime.images import fit
 
 SIZE = 256  # height and width of the input
 

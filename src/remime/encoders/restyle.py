@@ -9,16 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from remime.encoders.e4e import Encoder4Editing, ProgressiveBackboneEncoder
 from remime.encoders.irse import load_tensors
 from remime.encoders.psp import BackboneEncoder, GradualStyleEncoder
 from remime.encoders.small import SmallEncoder
-from remime.errors import WeightsError, shape_error
+from remime.errors import WeightsError
 from remime.generators.base import Generator
 from remime.generators.stylegan2 import StyleGAN2
+from remime.images import fit
 
 PUBLISHED: dict[str, Callable[..., nn.Module]] = {
     "psp": GradualStyleEncoder,
@@ -210,14 +210,3 @@ def load_imported(name: str, steps: int = 5) -> tuple[Inverter, StyleGAN2]:
     if kind not in PUBLISHED:
         raise WeightsError(f"weights {name!r} are {kind or 'no inverter'}\n  needed: {', '.join(PUBLISHED)}")
     return load_published(kind, held.tensors, steps)
-
-
-def fit(images: Tensor, size: int) -> Tensor:
-    """Square images [B, C, H, H] at size²: box-averaged when larger, bilinear when smaller."""
-    if images.ndim != 4 or images.shape[2] != images.shape[3]:
-        raise shape_error("images", "[B, C, H, H]", images.shape)
-    if images.shape[2] == size:
-        return images
-    if images.shape[2] > size:
-        return F.adaptive_avg_pool2d(images, size)
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)

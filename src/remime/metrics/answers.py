@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from remime.images import to_tensor
 from remime.metrics import image, pose, truth
-from remime.metrics.networks import Image, Networks, run, to_tensor
+from remime.metrics.networks import Image, Networks, run
 from remime.metrics.registry import TRUTH
 
 _PICTURES = {"truth_ssim": image.ssim, "truth_psnr": image.psnr, "truth_l1": image.l1}

@@ -39,12 +39,6 @@ class Networks:
     mesh: Callable[[Tensor], Tensor] | None = None
 
 
-def to_tensor(images: Sequence[Image], device: str | torch.device) -> Tensor:
-    """uint8 RGB images [h, w, 3] as one tensor [n, 3, h, w] in [−1, 1]."""
-    stacked = torch.from_numpy(np.stack(images)).to(device)
-    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def load_networks(
     metrics: Sequence[str],
     *,

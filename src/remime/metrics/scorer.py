@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remime.errors import InputError
+from remime.images import to_tensor
 from remime.metrics import expression, identity, image, pose, statistics, temporal
 from remime.metrics.answers import AnswerScorer, TrueFrame
-from remime.metrics.networks import Image, Networks, run, to_tensor
+from remime.metrics.networks import Image, Networks, run
 from remime.metrics.registry import IMAGE, METRICS, SIGNALS, TRUTH
 
 BATCH = 16

@@ -174,10 +174,9 @@ def latents_of(
 
 def collector(options: dict[str, Any], transport: dict[str, Any]) -> Collector:
     """Renders clips: the video, and its truth as ``.npz`` (time, w_plus, motion, names)."""
-    from remime.encoders.restyle import fit
     from remime.generators import load_generator
+    from remime.images import fit, to_image
     from remime.runtime import keep_freed_memory
-    from remime.training.data import to_image
     from remime.video import Writer
 
     keep_freed_memory()

@@ -54,12 +54,11 @@ def run(
     from remime.archive import AlignedReader, LatentReader, LatentWriter, Parts
     from remime.devices import compute_device
     from remime.encoders.inverter import load_inverter
-    from remime.encoders.restyle import fit
     from remime.generators import load_generator
+    from remime.images import fit, to_tensor
     from remime.perceptual import load_lpips
     from remime.progress import Progress
     from remime.runtime import keep_freed_memory
-    from remime.training.data import to_tensor
 
     keep_freed_memory()
     o = {**OPTIONS, **options}

@@ -126,8 +126,8 @@ class _Job:
         import numpy as np
         import torch
 
+        from remime.images import to_tensor
         from remime.pairs import RANDOM
-        from remime.training.data import to_tensor
 
         seed = pair["target_clip"].startswith(RANDOM)
         folder = self.state / "targets" / ("random" if seed else pair["target_dataset"])

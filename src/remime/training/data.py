@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from remime.errors import InputError
+from remime.images import to_tensor
 
 if TYPE_CHECKING:
     from remime.archive import AlignedReader, LatentReader
@@ -41,18 +42,6 @@ class Sample:
     identity: str
     split: str
     time: float = math.nan  # seconds in the clip, where it matters
-
-
-def to_tensor(image: np.ndarray) -> Tensor:
-    """uint8 [..., H, W, 3] to float32 [..., 3, H, W] in [-1, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, -3).to(torch.float32, copy=True)
-    return tensor.div_(127.5).sub_(1)
-
-
-def to_image(tensor: Tensor) -> np.ndarray:
-    """Float [..., 3, H, W] in [-1, 1] (clamped) to uint8 [..., H, W, 3]."""
-    scaled = tensor.detach().float().clamp(-1, 1).add_(1).mul_(127.5).round_().byte()
-    return np.ascontiguousarray(scaled.movedim(-3, -1).cpu().numpy())
 
 
 class Frames:
@@ -97,7 +86,7 @@ class Frames:
         with self._lock:
             for sample in (self.samples[i] for i in indices):
                 frames.append(self._reader("aligned", sample).frame(sample.row))  # type: ignore[union-attr]
-        return to_tensor(np.stack(frames))
+        return to_tensor(frames)
 
     def jpeg(self, index: int) -> bytes:
         """An aligned frame as it was stored."""

@@ -11,9 +11,9 @@ import torch
 from remime.faces.mesh import load_mesh
 from remime.faces.pose import load_pose
 from remime.generators.base import Generator
+from remime.images import to_tensor
 from remime.progress import track
 from remime.sources.directions import ROWS, Directions, fit_directions
-from remime.training.data import to_tensor
 from remime.training.generated import GeneratedPool
 
 CHUNK = 16

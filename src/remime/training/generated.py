@@ -18,12 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from remime.encoders.restyle import fit
 from remime.files import write_text
 from remime.generators.base import Generator
+from remime.images import fit, to_image, to_tensor
 from remime.progress import Progress
 from remime.shards import stable_hash
-from remime.training.data import to_image, to_tensor
 from remime.training.processes import Processes
 
 CHUNK = 8

@@ -13,9 +13,9 @@ from torch import Tensor
 from remime.encoders.discriminator import LatentAdversary
 from remime.encoders.e4e import delta_regularisation, stage_at
 from remime.encoders.inverter import build_inverter
-from remime.encoders.restyle import fit
 from remime.encoders.small import SmallEncoder
 from remime.generators.base import Generator
+from remime.images import fit
 from remime.shards import stable_hash
 from remime.training.data import Frames
 from remime.training.generated import GeneratedPool, degrade, sample_latents, vary

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from remime.errors import InputError
 from remime.files import atomic
+from remime.images import to_tensor
 from remime.models import Model
-from remime.training.data import Frames, SameMotion, Sample, to_tensor
+from remime.training.data import Frames, SameMotion, Sample
 from remime.training.job import Job
 from remime.training.parts import LIMIT, Parts, read_parts, write_parts
 from remime.versions import STAGES

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from remime.catalogue import EMBEDDED
-from remime.encoders.restyle import fit
 from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES
 from remime.generators.base import Generator
+from remime.images import fit
 from remime.methods import build_method
 from remime.methods.mapping import SIZE, Correction, DirectionMap, Mapping, MeshMotionEncoder
 from remime.metrics.temporal import pearson

@@ -12,9 +12,9 @@ from remime import video, yuv
 from remime.catalogue import EMBEDDED
 from remime.cli import inputs, networks, reenact
 from remime.errors import InputError
+from remime.images import to_tensor
 from remime.layout import APART
 from remime.models import save_model
-from remime.training.data import to_tensor
 from remime.versions import __version__
 from tests import clips
 from tests.conftest import ROOT

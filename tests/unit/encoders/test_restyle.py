@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from remime.encoders import build_encoder
-from remime.encoders.restyle import ReStyle, SinglePass, fit, load_published
+from remime.encoders.restyle import ReStyle, SinglePass, load_published
 from remime.errors import WeightsError
 from remime.generators.stylegan2 import StyleGAN2, channel_widths
 
@@ -130,15 +130,6 @@ def test_single_pass_adds_the_mean(generator, images):
     torch.testing.assert_close(w_plus, expected)
     torch.testing.assert_close(estimate, pool(generator.synthesize(expected)))
     assert w_plus.requires_grad
-
-
-def test_fit_pools_down_interpolates_up_and_refuses_rectangles():
-    x = torch.rand(1, 3, 16, 16)
-    torch.testing.assert_close(fit(x, 8), pool(x))
-    assert fit(x, 16) is x
-    assert fit(x, 24).shape == (1, 3, 24, 24)
-    with pytest.raises(ValueError, match=r"\(1, 3, 8, 16\)"):
-        fit(x[:, :, :8], 8)
 
 
 @pytest.mark.parametrize("kind", ["restyle-psp", "e4e"])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from remime.metrics.networks import load_networks, to_tensor
+from remime.images import to_tensor
+from remime.metrics.networks import load_networks
 from remime.metrics.scorer import ANSWERED, SELF, score_videos
 from tests import clips
 from tests.unit.metrics.test_scorer import clip_values, counts

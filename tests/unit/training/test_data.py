@@ -13,18 +13,9 @@ from hypothesis import strategies as st
 
 from remime.archive import decode_jpeg, encode_jpeg
 from remime.errors import InputError
+from remime.images import to_image
 from remime.training import data
-from remime.training.data import (
-    Crossings,
-    Frames,
-    Pairs,
-    SameMotion,
-    Sample,
-    indexed_frames,
-    selected_frames,
-    to_image,
-    to_tensor,
-)
+from remime.training.data import Crossings, Frames, Pairs, SameMotion, Sample, indexed_frames, selected_frames
 from tests import tiny
 
 EMPTY_TAR = bytes(10240)
@@ -39,32 +30,6 @@ def people(*clips):
     """Frames of which only the names matter: (identity, clip, number) each."""
     samples = [Sample("d", "0", i, i, clip, who, "train") for who, clip, n in clips for i in range(n)]
     return Frames([], samples)
-
-
-def test_images_survive_the_way_to_tensors_and_back():
-    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
-    image[..., 1] = 255 - image[..., 1]
-    tensor = to_tensor(image[None])
-    assert (tensor.shape, tensor.dtype) == ((1, 3, 16, 16), torch.float32)
-    assert (tensor.min(), tensor.max()) == (-1, 1)
-    assert tensor[0, 1, 0, 3] == pytest.approx((255 - 3) / 127.5 - 1)
-    assert np.array_equal(to_image(tensor)[0], image)
-    assert to_image(torch.tensor([-7.0, 9.0, 0.0]).view(3, 1, 1)).tolist() == [[[0, 255, 128]]]
-
-
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
-def test_images_are_rounded_and_clamped(kind, last):
-    source = torch.Generator().manual_seed(0)
-    tensor = (1.5 * torch.randn(2, 3, 5, 7, generator=source)).to(kind)
-    tensor[0, 0, 0, :3] = torch.tensor([torch.inf, -torch.inf, 1e30])
-    if last:
-        tensor = tensor.contiguous(memory_format=torch.channels_last)
-    expected = np.rint((np.clip(tensor.double().numpy(), -1, 1) + 1) * 127.5).transpose(0, 2, 3, 1)
-    assert to_image(tensor).dtype == np.uint8
-    assert np.abs(to_image(tensor).astype(int) - expected).max() <= 1
-    assert (to_image(tensor) != expected).mean() < 0.01
-    assert to_image(tensor[:0]).shape == (0, 5, 7, 3)
 
 
 def test_selected_frames(dataset):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from remime.training.data import to_image, to_tensor
+from remime.images import to_image, to_tensor
 from remime.training.generated import CHUNK, GeneratedPool, degrade, sample_latents, vary
 from tests import tiny
 
