@@ -59,6 +59,17 @@ class _Clip:
         return dict(zip(positions.tolist(), self.latents.latents[rows], strict=True))
 
 
+def _kept(path: Path) -> Tensor | None:
+    """An array that an interrupted run left; None when there is none, or it is damaged."""
+    import numpy as np
+    import torch
+
+    try:
+        return torch.from_numpy(np.load(path))
+    except (OSError, ValueError, EOFError):
+        return None
+
+
 class _Data:
     """Opens the clips of the datasets, each shard once."""
 
@@ -124,7 +135,6 @@ class _Job:
     def optimised(self, pair: Mapping[str, Any], image: NDArray[np.uint8], guess: Tensor) -> Tensor:
         """The latent [rows, 512] of a target's frame, fitted once, from the inverter's."""
         import numpy as np
-        import torch
 
         from remime.images import to_tensor
         from remime.pairs import RANDOM
@@ -132,8 +142,9 @@ class _Job:
         seed = pair["target_clip"].startswith(RANDOM)
         folder = self.state / "targets" / ("random" if seed else pair["target_dataset"])
         path = folder / f"{pair['target_clip'].removeprefix(RANDOM)}.{pair['target_frame']}.npy"
-        if path.exists():
-            return torch.from_numpy(np.load(path)).to(guess)
+        kept = _kept(path)
+        if kept is not None:
+            return kept.to(guess)
         latent = self.optimiser(to_tensor(image).to(guess), guess)
         with atomic(path) as temporary:
             np.save(temporary, latent.cpu().numpy())
@@ -148,9 +159,8 @@ class _Job:
 
         if clip.key not in self._means:
             path = self.state / "means" / clip.key[0] / f"{clip.key[1]}.npy"
-            if path.exists():
-                mean = torch.from_numpy(np.load(path))
-            else:
+            mean = _kept(path)
+            if mean is None:
                 images = clip.aligned.frames([clip.entry.first + i for i in spaced(clip.entry.count, FLIPS)])
                 known = torch.from_numpy(np.stack([*clip.inverted.values()])).to(self.plain.mean_latent)
                 mean = mean_latent(self.inverter, images, known).cpu()

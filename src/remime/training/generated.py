@@ -133,13 +133,12 @@ class _Filled:
         self, path: Path, count: int, dtype: type, make: Callable[[int, int], np.ndarray], label: str
     ) -> None:
         note = path.with_suffix(".json")
-        if path.exists() and note.exists():
-            done, shape = json.loads(note.read_text()).values()
-            self.array = np.lib.format.open_memmap(path, mode="r+", dtype=dtype, shape=(count, *shape))
-        else:
+        done = self._continued(path, note, count, dtype)
+        if not done:
             first = make(0, min(CHUNK, count))
-            done, shape = len(first), first.shape[1:]
-            self.array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count, *shape))
+            done = len(first)
+            shape = (count, *first.shape[1:])
+            self.array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
             self.array[:done] = first
         if done == count:
             return
@@ -151,7 +150,17 @@ class _Filled:
                 done = stop
                 if done % (16 * CHUNK) == 0 or done == count:
                     self.array.flush()
-                    write_text(note, json.dumps({"done": done, "shape": shape}))
+                    write_text(note, json.dumps({"done": done}))
+
+    def _continued(self, path: Path, note: Path, count: int, dtype: type) -> int:
+        """How much there is, 0 when there is nothing or it is damaged."""
+        try:
+            done = json.loads(note.read_text())["done"]
+            self.array = np.lib.format.open_memmap(path, mode="r+")
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            return 0
+        fits = self.array.dtype == dtype and len(self.array) == count
+        return done if fits and isinstance(done, int) else 0
 
 
 @contextmanager

@@ -204,14 +204,18 @@ class InverterTask(Task):
     def _squared(self, w_plus: Tensor, wanted: Tensor) -> Tensor:
         return ((w_plus - wanted) / self.spread).square()
 
-    def _set_stage(self, step: int) -> int:
+    def _stage(self, step: int) -> int:
         if not self.e4e:
             return self.generator.rows - 1
         scheduled = stage_at(
             step, self.generator.rows, self.o["progressive_start"], self.o["progressive_every"]
         )
-        stage = max(self.first_stage, scheduled)
-        self.inverter.encoder.stage = stage  # type: ignore[assignment]
+        return max(self.first_stage, scheduled)
+
+    def _set_stage(self, step: int) -> int:
+        stage = self._stage(step)
+        if self.e4e:
+            self.inverter.encoder.stage = stage  # type: ignore[assignment]
         return stage
 
     def training_step(self, batch: dict[str, Tensor], step: int, updater: Updater) -> dict[str, Any]:
@@ -306,7 +310,11 @@ class InverterTask(Task):
 
     def structure(self, step: int) -> dict[str, Any]:
         """e4e's progressive stage: heads beyond it are untrained, and must stay unused."""
-        return {"stage": self._set_stage(max(step - 1, 0))} if self.e4e else {}
+        return {"stage": self._stage(max(step - 1, 0))} if self.e4e else {}
+
+    def restore(self, step: int) -> None:
+        """Set e4e's progressive stage."""
+        self._set_stage(max(step - 1, 0))
 
     def tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the model file holds: the encoder and the latent it starts from."""

@@ -355,7 +355,7 @@ def figures_of(job: Job, state: Path, model: Model) -> dict[str, float]:
 def figures_of_state(job: Job, state: Path, saved: Mapping[str, Any]) -> dict[str, float]:
     """Figures of the best tensors of a saved state on a job's validation data."""
     task = make_task(job, state, torch.device(compute_device()))
-    task.structure(saved["best"]["step"])
+    task.restore(saved["best"]["step"])
     task.module.load_state_dict(saved["best"]["tensors"])
     return _figures(task, job.options["seed"])
 

@@ -98,6 +98,9 @@ class Task(ABC):
         """What else a model kept at ``step`` must be told to be built again."""
         return {}
 
+    def restore(self, step: int) -> None:  # noqa: B027 (most tasks have nothing to restore)
+        """Compute as the model kept at ``step`` did, beside its tensors."""
+
 
 class Updater:
     """What a task may do to its parameters: accumulate gradients, then take a guarded step."""

@@ -66,7 +66,6 @@ AXES = 2048  # latents from which the correction takes its principal axes
 NOISE = 0.1  # of its targets, in units of the latents' spread: fitted latents lie beside the generator's own
 TRUNCATIONS = (0.7, 0.9)  # of the generator's own faces among them
 BLENDSHAPE = 0.1  # difference of a blendshape, of 0 to 1, that counts as much as 1 in a motion code
-COS_WEIGHT = 0.1  # of the variant `cos`; the paper prints none
 VARIED = 0.02  # standard deviation of a blendshape, of 0 to 1, from which its course is held to be motion
 
 
@@ -139,7 +138,9 @@ class MappingTask(Task):
         losses = {**DEFAULTS["losses"], **options.get("losses", {})}
         self.o = {**DEFAULTS, **options, "losses": losses}
         if self.o["variant"] == "cos" and not losses["cos"]:
-            losses["cos"] = COS_WEIGHT
+            raise InputError(
+                "losses.cos", "is 0", "the variant cos needs a weight above 0; the paper prints none"
+            )
         self.device, self.generator, self.seed = device, generator, int(options["seed"])
         self.processes = processes or Processes()
         for key in ("batch", "latent_batch", "correction_batch"):

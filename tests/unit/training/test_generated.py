@@ -152,6 +152,18 @@ def test_interrupted_pool_continues(tmp_path, generator):
     assert np.array_equal(again.images, whole.images)
 
 
+@pytest.mark.parametrize("what", ["json", "npy", "both"])
+def test_a_damaged_pool_is_made_again(tmp_path, generator, what):
+    pool = GeneratedPool(tmp_path, generator, describe, 2 * CHUNK, 0, tiny.SIZE)
+    images = np.array(pool.images)
+    for path in [p for kind in ("json", "npy") for p in tmp_path.glob(f"*.{kind}") if what in (kind, "both")]:
+        path.write_bytes(path.read_bytes()[:5])
+    again = GeneratedPool(tmp_path, generator, describe, 2 * CHUNK, 0, tiny.SIZE)
+    assert np.array_equal(again.images, images)
+    kept = GeneratedPool(tmp_path, Interrupting(generator, 0), describe, 2 * CHUNK, 0, tiny.SIZE)
+    assert np.array_equal(kept.images, images)
+
+
 def test_pools_of_other_options_do_not_mix(tmp_path, generator):
     pools = [
         GeneratedPool(tmp_path, generator, describe, count, seed, size)

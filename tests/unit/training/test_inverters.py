@@ -213,6 +213,8 @@ def test_e4e_model_keeps_the_stage_of_its_step(tmp_path, step, stage):
     made = task(tmp_path, **E4E, losses={"adversarial": 0.0})
     structure = made.structure(step)
     assert structure == {"stage": stage}
+    made.restore(step)
+    assert made.inverter.encoder.stage == stage
     assert build_inverter({**OPTIONS, **E4E, **structure}, tiny.generator()).encoder.stage == stage
     assert task(tmp_path).structure(step) == {}
 

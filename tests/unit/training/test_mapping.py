@@ -265,10 +265,14 @@ def test_crop_follows_the_option(made):
     assert by_crop[0] != by_crop[1]
 
 
+def test_the_variant_cos_needs_a_weight(made):
+    with pytest.raises(InputError, match=r"losses\.cos: is 0"):
+        made(variant="cos")
+
+
 def test_cosine_loss_by_hand(made):
     """Per sample, positive pairs are (z_AA, z_A) and (z_AB, z_A), negative ones those with z_B."""
-    task = made(variant="cos")
-    assert task.o["losses"]["cos"] == mapping.COS_WEIGHT
+    task = made(variant="cos", losses={"cos": 0.1})
     b = task.batch(0)["pairs"]
     encode = task.method.motion_encoder
     with torch.no_grad():
