@@ -1,0 +1,29 @@
+"""The experiments: whoever calls the commands of docs/experiments.md must not meet a refusal."""
+
+from pathlib import Path
+
+import pytest
+
+from remime.options import read_files, validate
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted(ROOT.glob("experiments/*.yaml"))
+# Laid over another experiment, not over config.yaml alone.
+UPON = {"rendered.yaml": ["mapping.yaml"]}
+
+
+def layers(file):
+    return [*(file.with_name(name) for name in UPON.get(file.name, [])), file]
+
+
+@pytest.mark.parametrize("file", [*FILES, ROOT / "models/train.yaml"], ids=lambda file: file.name)
+def test_it_can_be_run(file):
+    assert validate(read_files([ROOT / "config.yaml", *layers(file)]), base=ROOT)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_it_names_its_command_which_the_docs_name_too(file):
+    command = "snakemake --cores 2 --configfile " + " ".join(f"experiments/{f.name}" for f in layers(file))
+    text = " ".join(line.removeprefix("# ") for line in file.read_text().splitlines())
+    assert command in text
+    assert command in (ROOT / "docs/experiments.md").read_text()
