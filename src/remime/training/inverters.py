@@ -109,6 +109,8 @@ class InverterTask(Task):
         self.train_frames = train if train is not None and len(train) else None
         self.validation_frames = validation if validation is not None and len(validation) else None
         self.seed = int(options["seed"])
+        # Only data: a thread that decodes beside a step would take its cores, which a GPU has not.
+        self.ahead = device.type == "cuda" or not self.o["image_every"]
         # Latent errors are measured in units of W's own spread.
         self.spread = sample_latents(generator, 256, self.seed)[:, 0].std(0).mean().item()
         if self.o["pool"] and not isinstance(self.inverter.encoder, SmallEncoder):
@@ -121,19 +123,17 @@ class InverterTask(Task):
         if not self.o["pool"]:
             return None
         assert isinstance(self.inverter.encoder, SmallEncoder)
-        # A step has the same random numbers whether its process made the pool or found it.
-        with torch.random.fork_rng():
-            return GeneratedPool(
-                self._folder,
-                self.generator,
-                self.inverter.encoder.trunk,
-                int(self.o["pool"]),
-                self.seed,
-                self.inverter.size,
-                self.inverter.decode_resolution,
-                self.processes,
-                self.o["pool_mixing"],
-            )
+        return GeneratedPool(
+            self._folder,
+            self.generator,
+            self.inverter.encoder.trunk,
+            int(self.o["pool"]),
+            self.seed,
+            self.inverter.size,
+            self.inverter.decode_resolution,
+            self.processes,
+            self.o["pool_mixing"],
+        )
 
     @cached_property
     def pool_latents(self) -> Tensor:
@@ -147,6 +147,11 @@ class InverterTask(Task):
         assert isinstance(self.inverter.encoder, SmallEncoder)
         with torch.no_grad():
             return self.inverter.encoder.trunk(self.inverter.average_image)
+
+    def prepare(self) -> None:
+        """Make the pool and read its latents."""
+        if self.pool is not None:
+            _ = self.pool_latents
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """Pool samples for every step; images (generated and real) for every ``image_every``-th."""

@@ -75,6 +75,9 @@ class Task(ABC):
     ahead = False
     """Whether a thread may make the next batch while a step runs: without numbers of torch's own source."""
 
+    def prepare(self) -> None:  # noqa: B027 (most tasks are ready)
+        """Make what the batches need; called once, when there are steps to take."""
+
     @abstractmethod
     def batch(self, step: int) -> Any:
         """This process's share of the data of a step; depends on the step (and the task's seed) alone."""
@@ -334,6 +337,8 @@ def train(
         validate(0)
     end = start if ended(start) else options.steps
     stepping = 0.0
+    if end > start:
+        task.prepare()
     with _Batches(task, start, end) as batches, Progress(end, label, "steps", done=start) as progress:
         for step in range(start, end):
             torch.manual_seed(stable_hash(f"{options.seed}:{step}") % 2**63)

@@ -120,6 +120,19 @@ def test_known_latents_are_learnt_from_the_pool(tmp_path):
     assert sum(losses[-5:]) < 0.93 * sum(losses[:5])
 
 
+def test_batches_that_are_only_read_are_made_ahead(tmp_path):
+    """A thread reads them while a step runs, which changes no number."""
+    results = []
+    for name in ("ahead", "in turn"):
+        made = task(tmp_path / name, pool=24, pool_batch=8, image_every=0, losses={"latent": 1.0})
+        assert made.ahead
+        made.ahead = name == "ahead"
+        results.append(train(made, LoopOptions(5, validate_every=5), tmp_path / name / "state", "x"))
+    first, second = ([(r["step"], r["name"], r["value"]) for r in result.history] for result in results)
+    assert first == second
+    assert not task(tmp_path).ahead
+
+
 def test_pool_needs_features_that_can_be_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(inverters, "build_inverter", lambda o, g: inverters_stub(g))
     with pytest.raises(ValueError, match="preset 'small'"):
