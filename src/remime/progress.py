@@ -58,7 +58,10 @@ class Progress:
 
     def close(self) -> None:
         """Print the final figures with the time it took."""
-        self.note = f"{self.note + ', ' if self.note else ''}took {_clock(time.monotonic() - self.start)}"
+        took = f"took {_clock(time.monotonic() - self.start)}"
+        if self.initial:
+            took += f" for {self.count - self.initial} of them"
+        self.note = f"{self.note + ', ' if self.note else ''}{took}"
         self._print(end="\n")
 
     def __enter__(self) -> Progress:

@@ -47,6 +47,8 @@ def test_what_was_done_before_does_not_count_in_the_rate(
     clock.now += 60
     progress.update(30)
     assert capsys.readouterr().err == "score: 80/100 pairs, 0.5/s, ETA 00:40\n"
+    progress.close()
+    assert capsys.readouterr().err == "score: 80/100 pairs, 0.5/s, ETA 00:40, took 01:00 for 30 of them\n"
 
 
 def test_a_terminal_gets_a_live_line(

@@ -1,4 +1,4 @@
-"""``remime bench``: what ``remime reenact`` costs beside the generator's own time."""
+"""``remime bench``: what ``remime reenact`` costs beside the generator's own time, and what stages take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +17,16 @@ import typer
 from remime.cli import inputs
 from remime.cli.parts import Part, measure_parts
 from remime.cli.reenact import RESOLUTIONS, Request, run
+from remime.cli.speeds import Speed, speeds_of
+from remime.errors import InputError
 
 ROUNDS = 3  # measurements of the generator alone, before, between and after those of the whole
 
 
 def command(
-    driving: inputs.Driving,
+    driving: Annotated[
+        Path | None, typer.Option(metavar="VIDEO", help="Whose motion: a video or an image.")
+    ] = None,
     target: inputs.Target = "random:1",
     resolution: Annotated[
         list[str] | None,
@@ -35,14 +39,25 @@ def command(
     parts: Annotated[
         bool, typer.Option("--parts", help="What each part needs, instead of the whole.")
     ] = False,
+    stages: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULTS", help="Instead, what the jobs of a finished workflow took."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a Markdown table.")] = False,
 ) -> None:
     """Compare `remime reenact` with the time that its generator needs for as many images.
 
     Both are measured in turn in one process, with the same threads; loading is left out. With `--parts`, each
     part on its own: reading and aligning, every network, the conversion and encoding of the result, and
-    inversion beside the loop that goes image by image through full decodes.
+    inversion beside the loop that goes image by image through full decodes. With `--stages`, nothing is
+    measured: the logs and benchmark files of a workflow are summed up.
     """
+    if (driving is None) == (stages is None):
+        raise InputError("--driving", "or --stages is needed, one of them", "name a video, or results")
+    if stages is not None:
+        _print_speeds(speeds_of(stages), as_json)
+        return
+    assert driving is not None
     chosen = resolution or ["256"]
     for value in chosen:
         inputs.one_of("--resolution", value, RESOLUTIONS)
@@ -116,6 +131,19 @@ def _print_parts(parts: list[Part], device: str, as_json: bool) -> None:
     typer.echo("|---|---|---|")
     for part in parts:
         typer.echo(f"| {part.name} | {1000 * part.seconds:.1f} | {1 / part.seconds:.1f} {part.unit}s |")
+
+
+def _print_speeds(found: list[Speed], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"stages": [asdict(speed) for speed in found]}, indent=1))
+        return
+    typer.echo("| stage | of | jobs | done | per second of one job | peak memory |")
+    typer.echo("|---|---|---|---|---|---|")
+    for one in found:
+        memory = f"{one.memory / 1000:.1f} GB" if one.memory is not None else ""
+        rate = f"{one.rate:.{1 if one.rate < 20 else 0}f}" if one.rate >= 0.1 else f"{one.rate:.2f}"
+        done = f"{one.count:,} {one.unit}"
+        typer.echo(f"| {one.stage} | {one.what} | {one.jobs} | {done} | {rate} | {memory} |")
 
 
 def _seconds(work: Callable[[], None]) -> float:

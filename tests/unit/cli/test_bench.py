@@ -50,3 +50,22 @@ def test_table(asked, remime):
 def test_resolution_is_checked_first(asked, remime):
     assert remime("bench", "--driving", "talk.mp4", "--resolution", 300).code == 2
     assert not asked
+
+
+def test_one_of_two_things_is_asked_for(asked, remime, tmp_path):
+    for given in ([], ["--driving", "talk.mp4", "--stages", tmp_path]):
+        ended = remime("bench", *given)
+        assert ended.code == 2
+        assert "one of them" in ended.err
+
+
+def test_stages_of_a_finished_run(remime, tmp_path):
+    log = tmp_path / "logs/score/cross/mapping/0000-of-0001.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("score mapping 0000-of-0001: 20/20 pairs, 0.2/s, took 02:05\n")
+    ended = remime("bench", "--stages", tmp_path)
+    assert ended.out.splitlines()[2:] == ["| score | cross/mapping | 1 | 20 pairs | 0.2 |  |"]
+    ended = remime("bench", "--stages", tmp_path, "--json")
+    (row,) = json.loads(ended.out)["stages"]
+    assert (row["count"], row["seconds"], row["memory"]) == (20, 125, None)
+    assert remime("bench", "--stages", tmp_path / "logs").code == 2
