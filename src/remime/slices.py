@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     a = _parser().parse_args(argv)
     if not a.minutes > 0:
         raise InputError("--minutes", f"got {a.minutes}", "give a number above 0")
-    limit, deadline = int(a.part_size * 2**20), began + 60 * a.minutes
+    limit, deadline = int(a.part_size * 1e6), began + 60 * a.minutes
     if a.verb == "prepare":
         _report(prepare(a.name, a.configfile, a.folder, limit, a.cores))
         return
@@ -275,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the parts [build/slices]")
     parser.add_argument("--into", type=Path, help="folder for the parts of the new state [--folder]")
     parser.add_argument("--minutes", type=float, default=8.0, help="of training; packing comes on top [8]")
-    parser.add_argument("--part-size", type=float, default=16.0, metavar="MiB", help="largest part [16]")
+    parser.add_argument("--part-size", type=float, default=16.0, metavar="MB", help="largest part [16]")
     parser.add_argument(
         "--moments",
         choices=("32", "bf16"),

@@ -25,7 +25,7 @@ from remime.files import atomic, write_text
 from remime.versions import __version__
 
 FORMAT = 1
-LIMIT = 16 * 2**20  # bytes of a part
+LIMIT = 16_000_000  # bytes of a part
 _HEADER = 2**16  # bytes that are kept free for the header of a part, enough for
 _PIECES = 400  # pieces of tensors in it
 _GENERATION = 8  # hex digits
