@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "remime"
 LAYERS = (
     ("errors", "versions", "libraries", "shards", "catalogue", "layout", "schema", "options", "reference"),
     ("files", "progress", "runtime", "devices", "_torchvision"),
-    ("tables", "archive", "video", "graph", "models", "yuv"),
+    ("tables", "archive", "video", "graph", "models", "images", "yuv", "provenance"),
     ("weights", "faces", "generators", "encoders", "perceptual", "heads"),
     (
         "methods",
@@ -44,7 +44,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # What Snakemake imports whenever it parses the Snakefile, also within every job on a cluster.
 PARSED = LAYERS[0]
 # What a machine with nothing but torch and numpy can train with.
-TORCH_ONLY = ("graph", "generators", "encoders", "methods", "training", "perceptual")
+TORCH_ONLY = ("graph", "images", "generators", "encoders", "methods", "training", "perceptual")
 # The distribution of an imported package where it is called otherwise, or comes with another one.
 DISTRIBUTIONS = {
     "PIL": "pillow",
