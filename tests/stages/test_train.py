@@ -114,6 +114,16 @@ def test_training_goes_on_from_a_model(run):
     assert (folder / "card.md").read_text().count("## Training run") == 2
 
 
+def test_training_goes_on_from_a_smaller_file(run):
+    _, full = run("full", INVERTER)
+    small, folder = run("small", {**INVERTER, "steps": 0, "rank": 4}, init=full / "model.safetensors")
+    assert small.tensors["encoder.heads.0.weight"].shape[0] == 4
+    model, _ = run("on", {**INVERTER, "learning_rate": 1e-12}, init=folder / "model.safetensors")
+    assert model.tensors.keys() == small.tensors.keys()
+    assert all(torch.allclose(model.tensors[k], v, atol=1e-6) for k, v in small.tensors.items())
+    assert model.meta["options"]["rank"] == 4
+
+
 def test_without_steps_a_model_is_passed_on(run, tmp_path):
     _, first = run("first", INVERTER)
     start = load_model(first / "model.safetensors")

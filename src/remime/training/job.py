@@ -216,7 +216,7 @@ def make_task(job: Job, state: Path, device: torch.device, processes: Processes 
         known = job.start.meta["options"]
         options |= {
             k: known[k]
-            for k in ("stage", "width", "components", "correction")
+            for k in ("stage", "width", "spread", "rank", "components", "correction")
             if k in known and not options.get(k)
         }
     task = _task(options, job, state, device, processes or Processes())
