@@ -65,7 +65,7 @@ def taken_apart(entry: Mapping[str, Any]) -> dict[str, Any]:
 # Defaults of keys that earlier versions had not.
 _LATER: dict[str, dict[str, Any]] = {
     "inverter": {"width": 0, "decode_resolution": 0, "pool_mixing": 0.3},
-    "method": {"components": 0, "correction": 0, "correction_batch": 0, "varied": 0},
+    "method": {"components": 0, "correction": 0, "correction_batch": 0, "cross_batch": 0, "varied": 0},
 }
 # What heads are built of.
 _KIT = ("head-anatomy", "head-parts")

@@ -38,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
     "latent_batch": 0,  # further pairs per step for the latent loss, which needs no decode
     "correction_batch": 0,  # targets per step from which the correction learns, and nothing else then
     "correction_resolution": 128,  # at which it looks at faces
+    "cross_batch": 0,  # targets per step that two moments of somebody else's clip drive
+    "cross_resolution": 128,  # at which these are looked at
     "truth": True,  # the latent loss asks for the motion of true latents where frames were rendered from such
     "image_every": 1,  # steps between batches with image losses
     "varied": 0.0,  # share of the driving frames that E_m sees with another camera and in other light
@@ -56,6 +58,8 @@ DEFAULTS: dict[str, Any] = {
         "same_motion": 0.0,
         "kept_id": 1.0,
         "kept_motion": 1.0,
+        "cross_id": 1.0,
+        "cross_motion": 1.0,
     },
 }
 MOMENTS, PEOPLE = 16, 4  # per step, for the loss of the same motion
@@ -66,7 +70,17 @@ AXES = 2048  # latents from which the correction takes its principal axes
 NOISE = 0.1  # of its targets, in units of the latents' spread: fitted latents lie beside the generator's own
 TRUNCATIONS = (0.7, 0.9)  # of the generator's own faces among them
 BLENDSHAPE = 0.1  # difference of a blendshape, of 0 to 1, that counts as much as 1 in a motion code
+TURN = math.radians(5)  # difference of a head's turn that counts as much
+# Points of the mesh: the outer corners of the eyes (the person's right, left), the forehead's top, the chin.
+EYES, FOREHEAD, CHIN = (33, 263), 10, 152
 VARIED = 0.02  # standard deviation of a blendshape, of 0 to 1, from which its course is held to be motion
+
+
+def _turns(measured: Tensor) -> Tensor:
+    """Yaw and pitch [B,2] of heads in radians, up to sign and offset, from what the small E_m measures."""
+    points = measured[:, : -len(BLENDSHAPES)].unflatten(1, (-1, 3))
+    across, down = points[:, EYES[1]] - points[:, EYES[0]], points[:, CHIN] - points[:, FOREHEAD]
+    return torch.stack([torch.atan2(across[:, 2], across[:, 0]), torch.atan2(down[:, 2], down[:, 1])], 1)
 
 
 class _Trained(nn.Module):
@@ -101,6 +115,11 @@ class MappingTask(Task):
     With a ``correction_batch``, only the small M's correction learns, from two terms of ours. ``kept_id``:
     moved targets have the identity of what the generator shows of them before. ``kept_motion``: their mesh
     blendshapes and E_m's codes are those without the correction.
+
+    With a ``cross_batch``, two moments of a clip drive somebody else, two terms of ours. ``cross_motion``:
+    what differs between the outputs, in mesh blendshapes and turns of the head, is what differs between the
+    moments. How a face rests makes no difference to that. ``cross_id``: outputs have the identity of what the
+    generator shows of the target.
 
     Args:
         options: the flat options of stage ``train``; see ``DEFAULTS``. With ``init`` a model is loaded next,
@@ -143,7 +162,7 @@ class MappingTask(Task):
             )
         self.device, self.generator, self.seed = device, generator, int(options["seed"])
         self.processes = processes or Processes()
-        for key in ("batch", "latent_batch", "correction_batch"):
+        for key in ("batch", "latent_batch", "correction_batch", "cross_batch"):
             self.processes.check(key, self.o[key])
         tuned = self.o["variant"] == "gen"
         if tuned:
@@ -161,7 +180,12 @@ class MappingTask(Task):
             # The directions by which the puppets move; in another latent space the map starts from nothing.
             method.map.initialise(torch.from_numpy(load_directions().steps))
         self.method = method.to(device)
-        self.correction = self._only_correction(train) if self.o["correction_batch"] else None
+        correction = self._new_correction(train)
+        self.correction = self._alone(correction) if self.o["correction_batch"] else None
+        if self.o["cross_batch"] and not isinstance(self.method.motion_encoder, MeshMotionEncoder):
+            raise InputError(
+                "cross_batch", f"is {self.o['cross_batch']}", "needs the preset small; set it to 0"
+            )
         if tuned:
             # Affines, convolutions and image layers learn; mapping network and constant input do not.
             for name, parameter in generator.named_parameters():
@@ -193,26 +217,32 @@ class MappingTask(Task):
             )
             self.true_minus_inverted = self._true_minus_inverted(train) if self.o["truth"] else None
 
-    def _only_correction(self, train: Frames) -> Correction:
-        """The small M's correction with the statistics of latents; nothing else learns."""
-        correction = getattr(self.method.map, "correction", None)
+    def _new_correction(self, train: Frames) -> Correction | None:
+        """The small M's correction, if it has one, with the statistics of latents."""
+        correction: Correction | None = getattr(self.method.map, "correction", None)
+        if correction is not None:
+            step = max(1, len(train) // AXES)
+            rows = range(0, len(train), step)[:AXES]
+            latents = [train.latents(rows[i : i + 64]) for i in range(0, len(rows), 64)]
+            correction.initialise(torch.cat(latents))
+        return correction
+
+    def _alone(self, correction: Correction | None) -> Correction:
+        """Let nothing but the correction learn."""
         if correction is None:
             raise InputError(
                 "correction_batch",
                 f"is {self.o['correction_batch']}, but the mapping has no correction",
                 "set `correction` (preset small), or leave correction_batch at 0",
             )
-        beside = [key for key in ("latent_batch", "image_every", "varied") if self.o[key]]
+        beside = [k for k in ("latent_batch", "image_every", "varied", "cross_batch") if self.o[k]]
         if beside or self.o["variant"] != "ours":
             raise InputError(
                 "correction_batch",
                 f"the correction learns alone, but {', '.join(beside) or 'variant'} asks for more",
-                "set latent_batch, image_every and varied to 0 and the variant to ours,"
+                "set latent_batch, image_every, varied and cross_batch to 0 and the variant to ours,"
                 " or correction_batch to 0",
             )
-        step = max(1, len(train) // AXES)
-        rows = range(0, len(train), step)[:AXES]
-        correction.initialise(torch.cat([train.latents(rows[i : i + 64]) for i in range(0, len(rows), 64)]))
         self.method.requires_grad_(False)
         return correction.requires_grad_(True)
 
@@ -234,7 +264,7 @@ class MappingTask(Task):
 
         A new encoder takes the statistics of its inputs from them; without a latent loss, some frames do.
         """
-        everything = self.o["latent_batch"] or self.o["correction_batch"]
+        everything = self.o["latent_batch"] or self.o["correction_batch"] or self.o["cross_batch"]
         if not self.new and not everything:
             return
         step = 1 if everything else max(1, len(frames) // STATISTICS)
@@ -291,7 +321,17 @@ class MappingTask(Task):
                 count, rows = self.o["latent_batch"], self.processes.rows()
                 out["latent"]["varied"] = self._chosen(step + 2**40, count, rows).int().tolist()
         if self.correction is not None:
-            out["kept"] = self._targets(step)
+            chosen = self._targets(step, self.o["correction_batch"])
+            out["kept"] = {k: v[self.processes.rows()] for k, v in chosen.items()}
+        if self.o["cross_batch"]:
+            count = self.o["cross_batch"]
+            moments = self.pairs.batch(step + 2**41, count)
+            chosen = {
+                "latents": self._targets(step, count)["latents"],
+                "one": moments["s_a"],
+                "other": moments["t_a"],
+            }
+            out["cross"] = {k: v[self.processes.rows()] for k, v in chosen.items()}
         if self.same_motion is not None:
             out["same_motion"] = self.same_motion.batch(step, MOMENTS, PEOPLE)[self.processes.rows()]
         return out
@@ -306,18 +346,17 @@ class MappingTask(Task):
         return {k: v.to(self.device) for k, v in batch.items()}
 
     @torch.no_grad()
-    def _targets(self, step: int) -> dict[str, Any]:
+    def _targets(self, step: int, count: int) -> dict[str, Any]:
         """Targets' latents, half of them the generator's own faces, and rows of frames that drive them."""
         source = torch.Generator().manual_seed(stable_hash(f"{self.seed}:{step}:kept") % 2**62)
-        count, frames, rows = self.o["correction_batch"], self.pairs.frames, self.processes.rows()
-        own = count // 2
+        frames, own = self.pairs.frames, count // 2
         z = torch.randn(own, 512, generator=source).to(self.device)
         w = self.generator.truncate(self.generator.mapping(z), TRUNCATIONS[step % len(TRUNCATIONS)])
         chosen = torch.randint(len(frames), (count - own,), generator=source).tolist()
         latents = torch.cat([self.generator.broadcast(w), frames.latents(chosen).to(self.device)])
         noise = torch.randn(latents.shape, generator=source).to(self.device)
         driving = torch.randint(len(frames), (count,), generator=source).tolist()
-        return {"latents": (latents + NOISE * self.spread * noise)[rows], "driving": driving[rows]}
+        return {"latents": latents + NOISE * self.spread * noise, "driving": driving}
 
     def decode(self, w_plus: Tensor, resolution: int | None = None) -> Tensor:
         """Images [B,3,256,256] of W+ [B,rows,512], decoded at a resolution of their own or the usual one."""
@@ -335,10 +374,9 @@ class MappingTask(Task):
             updater.backward(loss)
             figures["loss"] += float(loss.detach())
             figures["same_motion"] = float(loss.detach())
-        for name, terms_of in (("pairs", self._image_terms), ("kept", self._kept_terms)):
-            if name not in batch:
-                continue
-            terms = terms_of(batch[name])
+        terms_of = {"pairs": self._image_terms, "kept": self._kept_terms, "cross": self._cross_terms}
+        for name in (name for name in terms_of if name in batch):
+            terms = terms_of[name](batch[name])
             loss = sum(
                 (self.o["losses"][k] * v for k, v in terms.items()), torch.zeros((), device=self.device)
             )
@@ -442,6 +480,34 @@ class MappingTask(Task):
         return {
             "kept_id": self.losses.same_person(shown, kept),
             "kept_motion": shapes.square().mean() + codes.square().mean(),
+        }
+
+    def _cross_terms(self, b: dict[str, Any]) -> dict[str, Tensor]:
+        """Whether targets differ between two moments as the driving person does, and are still themselves."""
+        encoder, latents = self.method.motion_encoder, b["latents"]
+        assert isinstance(encoder, MeshMotionEncoder)
+        assert self.measured is not None
+        resolution = self.generator.decode_resolution(self.o["cross_resolution"])
+        with torch.no_grad():
+            kept = self.decode(latents, resolution)
+            own = encoder.measure(kept)
+        driving = self.measured[b["one"] + b["other"]].to(self.device)
+        moved = self.method(
+            latents.repeat(2, 1, 1), encoder.encode(driving), encoder.encode(own).repeat(2, 1)
+        )
+        shown = self.decode(moved, resolution)
+        found = encoder.measure(shown)
+
+        def change(values: Tensor) -> Tensor:
+            one, other = values.chunk(2)
+            return one - other
+
+        count = len(BLENDSHAPES)
+        shapes = (change(found) - change(driving))[:, -count:] / BLENDSHAPE
+        turns = (change(_turns(found)) - change(_turns(driving))) / TURN
+        return {
+            "cross_id": self.losses.same_person(shown, kept.repeat(2, 1, 1, 1)),
+            "cross_motion": shapes.square().mean() + turns.square().mean(),
         }
 
     def _cos(self, z_a: Tensor, s_b: Tensor, g_aa: Tensor, g_ab: Tensor) -> Tensor:

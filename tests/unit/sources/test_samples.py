@@ -29,13 +29,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     path.write_bytes(data.getvalue())
     clip = tmp_path / "clip"
     clip.write_bytes(b"video")
-    row = dict(
-        zip(
-            samples.COLUMNS,
-            ("one", "video", "ann", "test", "", "pypi:pkg==1", sha256(path), "pkg/clip.mp4", sha256(clip), "MIT"),
-            strict=True,
-        )
-    )
+    package = "pypi:pkg==1", sha256(path), "pkg/clip.mp4", sha256(clip), "MIT"
+    row = dict(zip(samples.COLUMNS, ("one", "video", "ann", "test", "", *package), strict=True))
     fetched: list[str] = []
 
     def download(mirror: str, digest: str, cache: Path) -> Path:

@@ -30,6 +30,9 @@ LATENT = {"latent_batch": 8, "image_every": 0, "losses": {"latent": 1.0}}
 CORRECTION = {"correction": 12, "correction_batch": 4, "correction_resolution": 32, "image_every": 0}
 
 
+CROSS = {"cross_batch": 4, "cross_resolution": 32, "image_every": 0}
+
+
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
     def build(options, generator):
@@ -180,6 +183,75 @@ def test_targets_of_the_correction_are_generated_and_real(made):
     assert not torch.equal(task.batch(1)["kept"]["latents"], latents)
 
 
+def test_cross_terms_by_hand(made):
+    """What differs between two moments of the driving clip differs between the outputs."""
+    task = moving(made(**CROSS))
+    b = task.batch(3)["cross"]
+    assert b["latents"].shape == (4, tiny.ROWS, 512)
+    samples = task.pairs.frames.samples
+    for one, other in zip(b["one"], b["other"], strict=True):
+        assert samples[one].clip == samples[other].clip
+        assert one != other
+    encoder = task.method.motion_encoder
+    kept = task.decode(b["latents"])
+    rest = encoder(kept)
+    measured, outputs = [], []
+    for moment in ("one", "other"):
+        driving = task.pairs.frames.images(b[moment])
+        moved = task.method.map(b["latents"], encoder(driving) - rest)
+        outputs.append(task.decode(moved))
+        measured.append((encoder.measure(outputs[-1]), encoder.measure(driving)))
+    (found_one, driving_one), (found_other, driving_other) = measured
+    shapes = (found_one - found_other - driving_one + driving_other)[:, -52:] / 0.1
+
+    def turns(values):
+        points = values[:, :-52].reshape(len(values), 478, 3)
+        eyes, face = points[:, 263] - points[:, 33], points[:, 152] - points[:, 10]
+        return torch.stack([torch.atan2(eyes[:, 2], eyes[:, 0]), torch.atan2(face[:, 2], face[:, 1])])
+
+    turned = turns(found_one) - turns(found_other) - turns(driving_one) + turns(driving_other)
+    wanted = shapes.square().mean() + turned.rad2deg().div(5).square().mean()
+    figures = one_step(task, 3)
+    assert figures["cross_motion"] == pytest.approx(float(wanted.detach()), rel=1e-3)
+    person = task.losses.same_person(torch.cat(outputs), kept.repeat(2, 1, 1, 1))
+    assert figures["cross_id"] == pytest.approx(float(person.detach()), rel=1e-3)
+
+
+@pytest.mark.parametrize("term", ["cross_id", "cross_motion"])
+def test_cross_terms_are_learned(made, tmp_path, term):
+    other = {"cross_id": "cross_motion", "cross_motion": "cross_id"}[term]
+    task = moving(made(**CROSS, learning_rate=1e-2, losses={other: 0.0}))
+    batch = task.batch(0)
+    task.batch = lambda step: batch  # so that what is left to learn is seen, not the luck of batches
+    result = train(task, LoopOptions(60, validate_every=60), tmp_path, "cross")
+    losses = [r["value"] for r in result.history if r["name"] == term]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_correction_learns_from_crossings_with_the_rest(made, tmp_path):
+    task = moving(made(**CROSS, correction=12, learning_rate=1e-2))
+    before = {k: v.clone() for k, v in task.module.state_dict().items()}
+    train(task, LoopOptions(3, validate_every=3), tmp_path, "cross")
+    after = task.module.state_dict()
+    for name in (
+        "method.map.directions",
+        "method.map.correction.out.weight",
+        "method.motion_encoder.out.weight",
+    ):
+        assert not torch.equal(after[name], before[name])
+    assert after["method.map.correction.axes"].norm() > 0
+
+
+def test_cross_needs_the_small_preset(made, monkeypatch):
+    def build(options, generator):
+        return Mapping(generator.rows, "small", width=32, components=4)
+
+    monkeypatch.setattr(mapping, "MeshMotionEncoder", type("Other", (), {}))
+    monkeypatch.setattr(mapping, "build_method", build)
+    with pytest.raises(InputError, match=r"cross_batch: is 4\n  needs the preset small"):
+        made(**CROSS)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -187,6 +259,7 @@ def test_targets_of_the_correction_are_generated_and_real(made):
         ({"image_every": 1}, r"image_every asks for more"),
         ({"latent_batch": 4}, r"latent_batch asks for more"),
         ({"varied": 0.5}, r"varied asks for more"),
+        ({"cross_batch": 2}, r"cross_batch asks for more"),
         ({"variant": "gen"}, r"variant asks for more"),
     ],
 )
@@ -197,8 +270,8 @@ def test_a_correction_learns_alone(made, options, message):
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"variant": "gen"}, {"latent_batch": 4}, CORRECTION, {"latent_batch": 4, "varied": 0.5}],
-    ids=["ours", "gen", "latent too", "correction", "varied"],
+    [{}, {"variant": "gen"}, {"latent_batch": 4}, CORRECTION, {"latent_batch": 4, "varied": 0.5}, CROSS],
+    ids=["ours", "gen", "latent too", "correction", "varied", "cross"],
 )
 def test_exact_resume(made, tmp_path, more):
     loop = LoopOptions(6, seed=1, validate_every=3, checkpoint_every=2)
