@@ -70,15 +70,14 @@ AXES = 2048  # latents from which the correction takes its principal axes
 NOISE = 0.1  # of its targets, in units of the latents' spread: fitted latents lie beside the generator's own
 TRUNCATIONS = (0.7, 0.9)  # of the generator's own faces among them
 BLENDSHAPE = 0.1  # difference of a blendshape, of 0 to 1, that counts as much as 1 in a motion code
-TURN = math.radians(5)  # difference of a head's turn that counts as much
+TURN = math.radians(2)  # difference of a head's turn that counts as much
 # Points of the mesh: the outer corners of the eyes (the person's right, left), the forehead's top, the chin.
 EYES, FOREHEAD, CHIN = (33, 263), 10, 152
 VARIED = 0.02  # standard deviation of a blendshape, of 0 to 1, from which its course is held to be motion
 
 
-def _turns(measured: Tensor) -> Tensor:
-    """Yaw and pitch [B,2] of heads in radians, up to sign and offset, from what the small E_m measures."""
-    points = measured[:, : -len(BLENDSHAPES)].unflatten(1, (-1, 3))
+def _turns(points: Tensor) -> Tensor:
+    """Yaw and pitch [B,2] of heads in radians, up to sign and offset, from the points [B,478,3] of meshes."""
     across, down = points[:, EYES[1]] - points[:, EYES[0]], points[:, CHIN] - points[:, FOREHEAD]
     return torch.stack([torch.atan2(across[:, 2], across[:, 0]), torch.atan2(down[:, 2], down[:, 1])], 1)
 
@@ -504,7 +503,9 @@ class MappingTask(Task):
 
         count = len(BLENDSHAPES)
         shapes = (change(found) - change(driving))[:, -count:] / BLENDSHAPE
-        turns = (change(_turns(found)) - change(_turns(driving))) / TURN
+        points = (values[:, :-count].unflatten(1, (-1, 3)) for values in (found, driving))
+        of_outputs, of_driving = (change(_turns(p)) for p in points)
+        turns = (of_outputs - of_driving) / TURN
         return {
             "cross_id": self.losses.same_person(shown, kept.repeat(2, 1, 1, 1)),
             "cross_motion": shapes.square().mean() + turns.square().mean(),
@@ -534,10 +535,11 @@ class MappingTask(Task):
         people, a mapping that copied their resting faces would do best. Identity is the loss network's,
         since the metric's network must never choose a checkpoint that it scores.
 
-        Two figures do not choose. ``amplitude`` is the median, over blendshapes and clips, of the output's
-        standard deviation in that of the driving clip. ``leakage`` is how much more than the motion M sees:
-        the standard deviation over people who show one moment of one motion of what M adds for it, in units
-        of that over moments.
+        Three figures do not choose. ``amplitude`` is the median, over blendshapes and clips, of the output's
+        standard deviation in that of the driving clip. ``turns`` is by how many degrees the head is turned
+        away, RMS, where both are counted from their mean over the clip. ``leakage`` is how much more than the
+        motion M sees: the standard deviation over people who show one moment of one motion of what M adds for
+        it, in units of that over moments.
         """
         from remime.faces.mesh import load_mesh
 
@@ -545,7 +547,7 @@ class MappingTask(Task):
         if self.validation is None:
             return {"score": 0.0, **leakage}
         mesh = load_mesh().to(self.device)
-        expressions, amplitudes, identities = [], [], []
+        expressions, amplitudes, identities, turns = [], [], [], []
         for i in range(self.o["validate_batches"]):
             frames, rows, target = self.validation.batch(i)
             driving = fit(frames.images(rows), SIZE).to(self.device)
@@ -555,7 +557,11 @@ class MappingTask(Task):
             out = self.decode(
                 self._move(codes, latents.expand(len(rows), -1, -1), kept.expand(len(rows), -1, -1, -1))
             )
-            wanted, moved = (mesh(images).blendshapes.cpu().numpy() for images in (driving, out))
+            seen = [mesh(images) for images in (driving, out)]
+            courses = [_turns(s.points) for s in seen]
+            one, other = (course - course.mean(0) for course in courses)
+            turns.append(float((one - other).square().mean()))
+            wanted, moved = (s.blendshapes.cpu().numpy() for s in seen)
             lively = np.flatnonzero(wanted.std(0) > VARIED)
             expressions += [pearson(wanted[:, j], moved[:, j]) for j in lively]
             amplitudes += (moved[:, lively].std(0) / wanted[:, lively].std(0)).tolist()
@@ -567,6 +573,7 @@ class MappingTask(Task):
             "score": -(expression + identity),
             "expression": expression,
             "amplitude": float(np.median(amplitudes)) if amplitudes else 0.0,
+            "turns": math.degrees(math.sqrt(np.mean(turns))),
             "identity": identity,
             **leakage,
         }

@@ -210,7 +210,7 @@ def test_cross_terms_by_hand(made):
         return torch.stack([torch.atan2(eyes[:, 2], eyes[:, 0]), torch.atan2(face[:, 2], face[:, 1])])
 
     turned = turns(found_one) - turns(found_other) - turns(driving_one) + turns(driving_other)
-    wanted = shapes.square().mean() + turned.rad2deg().div(5).square().mean()
+    wanted = shapes.square().mean() + turned.rad2deg().div(2).square().mean()
     figures = one_step(task, 3)
     assert figures["cross_motion"] == pytest.approx(float(wanted.detach()), rel=1e-3)
     person = task.losses.same_person(torch.cat(outputs), kept.repeat(2, 1, 1, 1))
