@@ -212,6 +212,11 @@ def _models(config: Mapping[str, Any]) -> Iterator[str]:
                     f"{where}.{key}: {entry[key]} has no meaning for the preset paper, whose network is "
                     "the published one; leave it at 0, or set `preset: small`"
                 )
+            if entry.get("preset") == "paper" and train.get("cross_batch"):
+                yield (
+                    f"{where}.train.cross_batch: {train['cross_batch']} has no meaning for the preset paper, "
+                    "whose E_m measures no expressions; leave it at 0, or set `preset: small`"
+                )
             if entry.get("variant") == "cos" and not train["losses"]["cos"]:
                 yield f"{where}.train.losses.cos: is 0; the variant cos needs a weight above 0"
 

@@ -205,6 +205,10 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
             "models.mapping.correction: 8 has no meaning for the preset paper",
         ),
         (
+            {"models": {"mapping": {"preset": "paper", "train": {"cross_batch": 4}}}},
+            "models.mapping.train.cross_batch: 4 has no meaning for the preset paper",
+        ),
+        (
             {"models": {"mapping": {"train": {"losses": {"same_motion": 1.0}}}}},
             "losses.same_motion is 1.0, but same_motion names no dataset",
         ),
