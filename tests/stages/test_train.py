@@ -114,6 +114,23 @@ def test_training_goes_on_from_a_model(run):
     assert (folder / "card.md").read_text().count("## Training run") == 2
 
 
+def test_cards_tell_how_long_earlier_runs_took(run):
+    _, first = run("first", INVERTER)
+    card = first / "card.md"
+    text = card.read_text()
+    assert re.search(r"^- hardware: CPU.*, 0 min$", text, re.M)
+    card.write_text(text.replace(", 0 min", ", 7 min"))
+    _, second = run("second", INVERTER, init=first / "model.safetensors")
+    _, third = run("third", {**INVERTER, "steps": 0}, datasets=(), init=second / "model.safetensors")
+    told = re.findall(r"^- hardware: CPU.*, (\d+) min$", (third / "card.md").read_text(), re.M)
+    assert told == ["7", "0"]
+    shipped = third / "other.safetensors"
+    (third / "model.safetensors").rename(shipped)
+    (third / "card.md").rename(third / "other.md")
+    _, fourth = run("fourth", {**INVERTER, "steps": 0}, datasets=(), init=shipped)
+    assert "7 min" in (fourth / "card.md").read_text()
+
+
 def test_training_goes_on_from_a_smaller_file(run):
     _, full = run("full", INVERTER)
     small, folder = run("small", {**INVERTER, "steps": 0, "rank": 4}, init=full / "model.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -141,17 +142,32 @@ def run(
     save_model(output, tensors, description, half)
     write_table(history, "history", rows, model=name)
     seconds = max((row["seconds"] for row in rows), default=None)
-    write_text(card, render_card(description, seconds) + ending)
+    earlier = _told(init) if init is not None else {}
+    write_text(card, render_card(description, seconds, earlier) + ending)
     shutil.rmtree(state, ignore_errors=True)
     return description
 
 
-def render_card(description: Mapping[str, Any], seconds: float | None = None) -> str:
+def _told(model: Path) -> dict[int, str]:
+    """Hardware and minutes of a model's training runs, by their number, as the card beside it tells them."""
+    cards = [path for path in (model.with_name("card.md"), model.with_suffix(".md")) if path.is_file()]
+    text = cards[0].read_text(encoding="utf-8") if cards else ""
+    found = re.finditer(r"^## Training run (\d+)$(?:(?!^## ).)*?^- hardware: (.+?)$", text, re.M | re.S)
+    return {int(match[1]): match[2] for match in found}
+
+
+def render_card(
+    description: Mapping[str, Any],
+    seconds: float | None = None,
+    earlier: Mapping[int, str] | None = None,
+) -> str:
     """A model card in Markdown: what it is, and every training run that led to it.
 
     Args:
         description: the model's.
-        seconds: how long the last run took. The model does not tell, so that equal runs make equal files.
+        seconds: how long the last run took, where this card is the first to tell. The model does not tell, so
+            that equal runs make equal files.
+        earlier: hardware and minutes of runs that an earlier card tells, by their number.
     """
     runs = description["training"]
     lines = [
@@ -170,12 +186,15 @@ def render_card(description: Mapping[str, Any], seconds: float | None = None) ->
     for number, note in enumerate(runs, 1):
         # Models of earlier versions do tell.
         took = seconds if number == len(runs) and seconds is not None else note.get("seconds")
+        hardware = note["hardware"] + (f", {took / 60:.0f} min" if took is not None else "")
+        if took is None:
+            hardware = (earlier or {}).get(number, hardware)
         lines += [
             f"## Training run {number}",
             "",
             f"- data: {', '.join(note['datasets']) or 'generator samples'}",
             f"- steps: {note['steps']} (kept: step {note['best_step']}), seed {note['seed']}",
-            f"- hardware: {note['hardware']}" + (f", {took / 60:.0f} min" if took is not None else ""),
+            f"- hardware: {hardware}",
             "- validation: " + ", ".join(f"{k} {v:.4g}" for k, v in note["metrics"].items()),
             *_curve(note.get("curve", [])),
             "- options: " + ", ".join(f"{k} {v}" for k, v in sorted(note["options"].items())),
