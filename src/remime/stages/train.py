@@ -186,9 +186,10 @@ def render_card(
     for number, note in enumerate(runs, 1):
         # Models of earlier versions do tell.
         took = seconds if number == len(runs) and seconds is not None else note.get("seconds")
-        hardware = note["hardware"] + (f", {took / 60:.0f} min" if took is not None else "")
-        if took is None:
-            hardware = (earlier or {}).get(number, hardware)
+        if took is not None:
+            hardware = f"{note['hardware']}, {took / 60:.0f} min"
+        else:
+            hardware = (earlier or {}).get(number, note["hardware"])
         lines += [
             f"## Training run {number}",
             "",

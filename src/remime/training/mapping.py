@@ -305,7 +305,7 @@ class MappingTask(Task):
 
     def _chosen(self, step: int, count: int, rows: slice) -> Tensor:
         """Which of these rows of a batch of ``count`` driving frames E_m sees varied."""
-        source = torch.Generator().manual_seed(stable_hash(f"{self.seed}:{step}:varied") % 2**62)
+        source = self._source(step, "varied")
         return (torch.rand(count, generator=source) < self.o["varied"])[rows]
 
     def batch(self, step: int) -> dict[str, Any]:
@@ -320,16 +320,15 @@ class MappingTask(Task):
                 count, rows = self.o["latent_batch"], self.processes.rows()
                 out["latent"]["varied"] = self._chosen(step + 2**40, count, rows).int().tolist()
         if self.correction is not None:
-            chosen = self._targets(step, self.o["correction_batch"])
+            count, source = self.o["correction_batch"], self._source(step, "kept")
+            chosen: dict[str, Any] = {"latents": self._targets(step, count, source)}
+            chosen["driving"] = torch.randint(len(self.pairs.frames), (count,), generator=source).tolist()
             out["kept"] = {k: v[self.processes.rows()] for k, v in chosen.items()}
         if self.o["cross_batch"]:
             count = self.o["cross_batch"]
             moments = self.pairs.batch(step + 2**41, count)
-            chosen = {
-                "latents": self._targets(step, count)["latents"],
-                "one": moments["s_a"],
-                "other": moments["t_a"],
-            }
+            chosen = {"one": moments["s_a"], "other": moments["t_a"]}
+            chosen["latents"] = self._targets(step, count, self._source(step, "cross"))
             out["cross"] = {k: v[self.processes.rows()] for k, v in chosen.items()}
         if self.same_motion is not None:
             out["same_motion"] = self.same_motion.batch(step, MOMENTS, PEOPLE)[self.processes.rows()]
@@ -344,18 +343,19 @@ class MappingTask(Task):
             batch["seen_s_a"] = torch.where(chosen, self._another_camera(plain, step, size, rows), plain)
         return {k: v.to(self.device) for k, v in batch.items()}
 
+    def _source(self, step: int, name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(stable_hash(f"{self.seed}:{step}:{name}") % 2**62)
+
     @torch.no_grad()
-    def _targets(self, step: int, count: int) -> dict[str, Any]:
-        """Targets' latents, half of them the generator's own faces, and rows of frames that drive them."""
-        source = torch.Generator().manual_seed(stable_hash(f"{self.seed}:{step}:kept") % 2**62)
+    def _targets(self, step: int, count: int, source: torch.Generator) -> Tensor:
+        """Targets' latents [count,rows,512], half of them the generator's own faces, with noise."""
         frames, own = self.pairs.frames, count // 2
         z = torch.randn(own, 512, generator=source).to(self.device)
         w = self.generator.truncate(self.generator.mapping(z), TRUNCATIONS[step % len(TRUNCATIONS)])
         chosen = torch.randint(len(frames), (count - own,), generator=source).tolist()
         latents = torch.cat([self.generator.broadcast(w), frames.latents(chosen).to(self.device)])
         noise = torch.randn(latents.shape, generator=source).to(self.device)
-        driving = torch.randint(len(frames), (count,), generator=source).tolist()
-        return {"latents": latents + NOISE * self.spread * noise, "driving": driving}
+        return latents + NOISE * self.spread * noise
 
     def decode(self, w_plus: Tensor, resolution: int | None = None) -> Tensor:
         """Images [B,3,256,256] of W+ [B,rows,512], decoded at a resolution of their own or the usual one."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,8 +30,6 @@ OPTIONS = {
 }
 LATENT = {"latent_batch": 8, "image_every": 0, "losses": {"latent": 1.0}}
 CORRECTION = {"correction": 12, "correction_batch": 4, "correction_resolution": 32, "image_every": 0}
-
-
 CROSS = {"cross_batch": 4, "cross_resolution": 32, "image_every": 0}
 
 
@@ -218,7 +218,8 @@ def test_cross_terms_by_hand(made):
 
 
 @pytest.mark.parametrize("term", ["cross_id", "cross_motion"])
-def test_cross_terms_are_learned(made, tmp_path, term):
+def test_cross_terms_are_learned(made, tmp_path, term, monkeypatch):
+    monkeypatch.setattr(mapping, "TURN", math.inf)  # the points of the tiny mesh are no head's
     other = {"cross_id": "cross_motion", "cross_motion": "cross_id"}[term]
     task = moving(made(**CROSS, learning_rate=1e-2, losses={other: 0.0}))
     batch = task.batch(0)
@@ -422,6 +423,34 @@ def test_validation_rewards_expression_and_identity(made):
     copied = task.validate()
     assert copied["expression"] > 0.999
     assert copied["identity"] < 0.999
+
+
+def test_turns_are_what_is_missing_of_the_driving_head_s(made, monkeypatch):
+    """Heads that turn to and fro by ten degrees, and a mapping that does not follow, or follows."""
+
+    class Turning(tiny.Mesh):
+        def forward(self, images):
+            result = super().forward(images)
+            angles = torch.deg2rad(20 * (images.mean((1, 2, 3)) > 0).float() - 10)
+            points = torch.zeros_like(result.points)
+            points[:, 263] = torch.stack([angles.cos(), torch.zeros_like(angles), angles.sin()], 1)
+            points[:, 152, 1] = 1
+            return replace(result, points=points)
+
+    monkeypatch.setattr("remime.faces.mesh.load_mesh", Turning)
+    task = made()
+    task.validation.targets.images = lambda rows: torch.stack(
+        [torch.full((3, 32, 32), 1.0 if i % 2 else -1.0) for i in range(len(rows))]
+    )
+    task.decode = lambda x: torch.full((len(x), 3, 32, 32), -1.0)
+    lengths = [len(task.validation.batch(i)[1]) for i in range(OPTIONS["validate_batches"])]
+    variances = [np.var([20.0 * (i % 2) for i in range(length)]) for length in lengths]
+    # The mean over yaw, of which everything is missing, and pitch, which stays.
+    assert task.validate()["turns"] == pytest.approx(np.sqrt(np.mean(variances) / 2), rel=1e-4)
+    task.method.motion_encoder.forward = lambda frames: frames
+    task.method.forward = lambda latents, codes, own: codes
+    task.decode = lambda x: x if x.ndim == 4 else torch.zeros(len(x), 3, 32, 32)
+    assert task.validate()["turns"] == pytest.approx(0, abs=1e-3)
 
 
 def test_resting_faces_of_driving_people_earn_nothing(made):
