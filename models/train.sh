@@ -28,6 +28,6 @@ publish() {
   train "$2" "{$3, \"preset\": \"small\", \"steps\": 0}" \
     --init "results/models/$1/model.safetensors"
 }
-publish psp restyle-psp-small '"kind": "inverter", "method": "restyle-psp", "rank": 480'
-publish e4e restyle-e4e-small '"kind": "inverter", "method": "restyle-e4e", "rank": 480'
+publish psp restyle-psp-small '"kind": "inverter", "method": "restyle-psp", "rank": 480, "refinements": 2'
+publish e4e restyle-e4e-small '"kind": "inverter", "method": "restyle-e4e", "rank": 480, "refinements": 2'
 publish mapping mapping-small '"kind": "method", "method": "mapping"'

@@ -9,7 +9,7 @@ from remime.options import read_files, validate
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(ROOT.glob("experiments/*.yaml"))
 # Laid over another experiment, not over config.yaml alone.
-UPON = {"rendered.yaml": ["mapping.yaml"]}
+UPON = {"rendered.yaml": ["mapping.yaml"], "longer.yaml": ["mapping.yaml"]}
 
 
 def layers(file):
