@@ -366,9 +366,12 @@ class Layout:
         """Whether there is anything to train or load; linear methods have nothing."""
         return "train" in self.trained(model)
 
+    def learns(self, name: str) -> bool:
+        """Whether an inverter or a model is trained here; otherwise its weights are only copied."""
+        return bool(self.trained(name).get("train", {"steps": 0})["steps"])
+
     def _training_datasets(self, name: str) -> list[str]:
-        train = self.trained(name).get("train", {"steps": 0})
-        return train["datasets"] if train["steps"] else []
+        return self.trained(name)["train"]["datasets"] if self.learns(name) else []
 
     def train_options(self, name: str) -> dict[str, Any]:
         """What the stage ``train`` is told: the entry and its branch ``train`` in one, without paths."""
@@ -412,8 +415,7 @@ class Layout:
 
     def _same_motion(self, name: str) -> list[str]:
         """The datasets of the loss of that name."""
-        train = self.trained(name).get("train", {"steps": 0})
-        return train.get("same_motion", []) if train["steps"] else []
+        return self.trained(name)["train"].get("same_motion", []) if self.learns(name) else []
 
     def train_arguments(self, name: str) -> list[str]:
         """The arguments of a training that depend on what it has: start weights, inverter, datasets."""
@@ -651,7 +653,7 @@ class Layout:
                 return [measure["pose"], measure["identity"], measure["mesh"], "blendshapes"]
             case "invert":
                 return [generator, "lpips-alex"]
-            case "train" if self.trained(name)["train"]["steps"]:
+            case "train" if self.learns(name):
                 loss = self.trained(name)["train"]["identity"]
                 return [generator, "lpips-alex", loss, *_MESH]
             case "train":

@@ -52,7 +52,7 @@ def prepare(name: str, configfiles: Sequence[Path], folder: Path, limit: int, co
     from remime.training.kit import pack_kit
 
     flow = layout(read_files([Path("config.yaml"), *configfiles]))
-    trained = [n for n in flow.trainings() if flow.trained(n)["train"]["steps"]]
+    trained = [n for n in flow.trainings() if flow.learns(n)]
     if name not in trained:
         raise InputError(name, "is not trained by this configuration", f"allowed: {', '.join(trained)}")
     inputs = flow.train_inputs(name)

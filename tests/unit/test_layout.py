@@ -185,6 +185,8 @@ def test_weights_that_are_not_trained_further_need_no_data(tmp_path: Path) -> No
     flow = layout(inverters={"psp": {"init": str(start), "train": {"steps": 0, "datasets": ["puppets"]}}})
     assert set(flow.train_inputs("psp")) == {"init", "weights"}
     assert "aligned" in layout().train_inputs("psp")
+    assert [model.learns("psp") for model in (flow, layout())] == [False, True]
+    assert not layout().learns("linear-psp")
     assert flow.train_arguments("psp") == ["--init", str(start)]
 
 
