@@ -68,15 +68,13 @@ def test_default_configuration_reaches_every_rule(tmp_path: Path) -> None:
     assert set(project.plan()) == rules - {"external", "answer"}
 
 
-def test_weights_that_are_only_copied_do_not_wait_for_all_cores(tmp_path: Path) -> None:
+def test_weights_that_are_only_copied_wait_neither_for_all_cores_nor_for_a_gpu(tmp_path: Path) -> None:
     project = Project(tmp_path, yaml.safe_load((ROOT / "config.yaml").read_text()))
     shown = project.snakemake("--dry-run", "--cores", "4")
-    jobs = dict(re.findall(r"rule train:.*?wildcards: model=(\S+)\n(.*?)resources:", shown, re.DOTALL))
-    assert {name: "threads: 4" in job for name, job in jobs.items()} == {
-        "psp": False,
-        "e4e": False,
-        "mapping": True,
-    }
+    jobs = dict(re.findall(r"rule train:.*?wildcards: model=(\S+)\n(.*?resources: .*?)\n", shown, re.DOTALL))
+    learns = {"psp": False, "e4e": False, "mapping": True}
+    assert {name: "threads: 4" in job for name, job in jobs.items()} == learns
+    assert {name: "gpu=1" in job for name, job in jobs.items()} == learns
 
 
 def test_a_second_run_plans_nothing(project: Project) -> None:

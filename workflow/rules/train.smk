@@ -12,12 +12,12 @@ rule train:
         "results/speed/train/{model}.tsv"
     conda:
         "../../envs/torch.yaml"
-    # Weights that are only copied do not wait until all cores are free.
+    # Weights that are only copied wait neither until all cores are free nor for a GPU.
     threads: lambda w: 8 if flow.learns(w.model) else 1
     resources:
         mem_mb=lambda w, attempt: 5000 * attempt,
         runtime=2880,
-        gpu=1,
+        gpu=lambda w: 1 if flow.learns(w.model) else 0,
     params:
         arguments=lambda w: flow.train_arguments(w.model),
         state="results/state/train/{model}",
