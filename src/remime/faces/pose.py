@@ -21,7 +21,6 @@ from remime.errors import InputError, WeightsError, shape_error
 from remime.faces.template import HOPENET, HOPENET_LITE, Template
 from remime.graph import GraphNetwork
 
-ANGLES: tuple[str, ...] = ("yaw", "pitch", "roll")
 NETWORKS: tuple[str, ...] = ("hopenet-lite", "hopenet")
 BINS, BIN_WIDTH, FIRST_BIN = 66, 3.0, -99.0
 

@@ -20,8 +20,6 @@ from remime.errors import refuse_unknown
 from remime.stages import entry, stage_parser
 from remime.tables import read_table, write_table
 
-REASONS = ("not_detected", "yaw", "pitch", "roll", "blur", "too_few")
-
 
 @dataclass(frozen=True)
 class SelectOptions:

@@ -1,4 +1,4 @@
-"""Optimisers of the papers."""
+"""The papers' optimiser."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
-
-from remime.errors import InputError
+from torch.optim import Optimizer
 
 
 class Ranger(Optimizer):
@@ -104,15 +102,3 @@ def rectify(step: int, beta2: float) -> float | None:
         return None
     ratio = (length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length)
     return math.sqrt((1 - decay) * ratio)
-
-
-def build_optimizer(name: str, params: Iterable[Any], lr: float, **options: Any) -> Optimizer:
-    """The optimiser of that name: "ranger" (P1, P4, the encoders) or "adam" (P2, P3, discriminators).
-
-    Raises:
-        InputError: another name.
-    """
-    known: dict[str, type[Optimizer]] = {"ranger": Ranger, "adam": Adam}
-    if name not in known:
-        raise InputError("optimizer", f"got {name!r}", f"allowed: {', '.join(known)}")
-    return known[name](params, lr=lr, **options)  # type: ignore[call-arg]

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from remime.errors import InputError
-from remime.training.optimizers import Ranger, build_optimizer, rectify
+from remime.training.optimizers import Ranger, rectify
 
 
 def gradients(shape, steps, seed=0):
@@ -115,7 +114,7 @@ def test_resume_is_exact(cut, tmp_path):
             optimizer.step()
 
     whole = copy.deepcopy(model)
-    train(whole, build_optimizer("ranger", whole.parameters(), 1e-2), batches)
+    train(whole, Ranger(whole.parameters(), lr=1e-2), batches)
 
     optimizer = Ranger(model.parameters(), lr=1e-2)
     train(model, optimizer, batches[:cut])
@@ -128,8 +127,3 @@ def test_resume_is_exact(cut, tmp_path):
     train(resumed, optimizer, batches[cut:])
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
-
-
-def test_unknown_name_is_an_input_error():
-    with pytest.raises(InputError, match="'sgd'"):
-        build_optimizer("sgd", [nn.Parameter(torch.zeros(1))], 0.1)
