@@ -83,8 +83,8 @@ def command(
 def measure(request: Request, device: str, images: int) -> dict[str, Any]:
     """Frames per second of the generator alone and of the whole, by how much the whole takes longer.
 
-    Loading, fitting the target and looking at how the driving face rests come before the whole's first frame; they
-    count by themselves, in seconds.
+    Loading, fitting the target and looking at how the driving face rests come before the whole's first
+    frame; they count by themselves, in seconds.
 
     Args:
         request: what to make; its output is overwritten.
