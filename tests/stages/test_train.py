@@ -254,10 +254,11 @@ def test_slices_make_the_model_of_one_run(run, tmp_path, options):
 def test_the_card_tells_all_hardware(run, monkeypatch):
     with pytest.raises(UnfinishedError):
         run("m", INVERTER, deadline=0.0)
-    monkeypatch.setattr("remime.training.job.platform.machine", lambda: "other")
+    monkeypatch.setattr("remime.training.job._processor", lambda: "other")
     _, folder = run("m", INVERTER)
     assert re.search(
-        r"hardware: CPU \(.*\) \(1 steps\), CPU \(other\) \(2 steps\),", (folder / "card.md").read_text()
+        r"hardware: CPU \(.*, \d+ cores\) \(1 steps\), CPU \(other, \d+ cores\) \(2 steps\),",
+        (folder / "card.md").read_text(),
     )
 
 

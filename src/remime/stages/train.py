@@ -175,9 +175,10 @@ def render_card(
         "",
         f"- kind: {description['kind']}, method {description['method']}, preset {description['preset']}",
         f"- generator: {description['generator']}",
-        "- structure: " + ", ".join(f"{k} {v}" for k, v in sorted(description["options"].items())),
-        "",
     ]
+    if options := description["options"]:
+        lines.append("- structure: " + ", ".join(f"{k} {v}" for k, v in sorted(options.items())))
+    lines.append("")
     if imported := description.get("imported"):
         files = ", ".join(f"{file} (sha256 {digest})" for file, digest in imported["files"].items())
         lines += [f"Imported from {files}. Terms: {imported['terms']}.", ""]

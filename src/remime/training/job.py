@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -366,8 +367,18 @@ def _figures(task: Task, seed: int) -> dict[str, float]:
 
 def _hardware(device: torch.device, processes: int) -> str:
     on_gpu = device.type == "cuda"
-    name = torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})"
+    name = torch.cuda.get_device_name() if on_gpu else f"CPU ({_processor()}, {os.cpu_count()} cores)"
     return f"{processes} × {name}" if processes > 1 else name
+
+
+def _processor() -> str:
+    """The processor's name, or that of its architecture where the system tells no more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _listed(hardware: Mapping[str, int]) -> str:
