@@ -28,6 +28,7 @@ from remime.tables import read_table
 
 SAMPLES = Path("results/samples")
 GENERATOR = "mobile-ffhq"
+KINDS = ("photos", "clip", "targets")
 EVERY = 8  # frames of the validation's clip
 IDENTITY, TRUNCATION = "edgeface-s", 0.5  # of the protocol's fits; SFace judges
 
@@ -36,7 +37,7 @@ def rows_of(frames: AlignedReader) -> dict[str, list[int]]:
     """Rows of the aligned frames by what they are."""
     manifest = read_table(SAMPLES / "manifest.parquet", "manifest").to_pylist()
     kinds = {row["clip"]: row["kind"] for row in manifest if row["split"] == "val"}
-    found: dict[str, list[int]] = {"photos": [], "clip": [], "targets": []}
+    found: dict[str, list[int]] = {kind: [] for kind in KINDS}
     for clip in frames.clips:
         if clip.id in kinds:
             photo = kinds[clip.id] == "image"
@@ -51,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("inverters", type=Path, nargs="+")
     parser.add_argument("--refinements", type=int, nargs="+", default=[2])
+    parser.add_argument("--of", choices=KINDS, nargs="+", default=KINDS)
     parser.add_argument("--optimise", type=int, default=0, metavar="STEPS")
     a = parser.parse_args()
     keep_freed_memory()
@@ -73,7 +75,8 @@ def main() -> None:
     for path in a.inverters:
         inverter = load_inverter(path, generator)
         for inverter.steps in a.refinements:
-            for kind, rows in rows_of(frames).items():
+            for kind in a.of:
+                rows = rows_of(frames)[kind]
                 images = fit(to_tensor(frames.frames(rows)), 256)
                 landmarks = torch.from_numpy(frames.landmarks[:])[rows].float() * (256 / frames.resolution)
                 shown = torch.stack([inverted(inverter, image) for image in images])

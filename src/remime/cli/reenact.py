@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Image = NDArray[np.uint8]
 
 RESOLUTIONS = ("256", "512", "1024")
-OPTIMISE = 50
+OPTIMISE = 60
 EXPRESSION_STRENGTH, RELATIVE_EXPRESSION = 0.85, 0.8  # of small mappings, as in config.yaml
 
 
