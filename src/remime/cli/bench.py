@@ -73,7 +73,7 @@ def command(
         typer.echo(json.dumps({"machine": _machine(where), "rows": rows}, indent=1))
         return
     typer.echo(f"{_machine(where)}\n")
-    typer.echo("| resolution | generator alone, frames/s | reenact, frames/s | overhead | before it, s |")
+    typer.echo("| resolution | generator alone, frames/s | reenact, frames/s | overhead | before, s |")
     typer.echo("|---|---|---|---|---|")
     for row in rows:
         speeds = f"{row['generator']:.2f} | {row['reenact']:.2f}"

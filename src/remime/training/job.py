@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from remime.errors import InputError
 from remime.files import sha256
 from remime.methods.mapping import COMPONENTS
 from remime.models import Model, load_model
+from remime.runtime import cores
 from remime.training.data import Frames, SameMotion, indexed_frames, selected_frames
 from remime.training.loop import LoopOptions, Result, Task, evaluate, train
 from remime.training.processes import Processes, join, launched
@@ -367,7 +367,7 @@ def _figures(task: Task, seed: int) -> dict[str, float]:
 
 def _hardware(device: torch.device, processes: int) -> str:
     on_gpu = device.type == "cuda"
-    name = torch.cuda.get_device_name() if on_gpu else f"CPU ({_processor()}, {os.cpu_count()} cores)"
+    name = torch.cuda.get_device_name() if on_gpu else f"CPU ({_processor()}, {cores()} cores)"
     return f"{processes} × {name}" if processes > 1 else name
 
 
