@@ -5,10 +5,8 @@ import pytest
 
 from tests.parity.benchmark_heads import GROUPS, Judge, measured, takes
 
-NETWORKS = (
-    *("dlib-landmarks-68", "face-mesh", "blendshapes", "hopenet-lite", "sface"),
-    *("head-anatomy", "head-parts"),
-)
+NETWORKS = ("dlib-landmarks-68", "face-mesh", "blendshapes", "hopenet-lite", "sface")
+ASSETS = ("head-anatomy", "head-parts")
 PEOPLE, FRAMES = 24, 4
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow]
@@ -16,15 +14,7 @@ pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def frames(weights):
-    for name in (
-        "dlib-landmarks-68",
-        "head-anatomy",
-        "head-parts",
-        "face-mesh",
-        "blendshapes",
-        "hopenet-lite",
-        "sface",
-    ):
+    for name in (*NETWORKS, *ASSETS):
         weights(name)
     judge = Judge()
     return [frame for take in takes(PEOPLE, FRAMES, 35.0, 256) for frame in measured(take, judge)]
