@@ -4,7 +4,7 @@
 Ten photos and a clip of validation people, and the targets of the protocol `cross` that are frames of test
 clips; for each inverter and number of refinements the mean LPIPS, squared error (values in 0 … 1) and cosine
 of SFace to the person. With `--optimise 60` frames are fitted from there as the protocol fits its targets,
-each in about 20 s.
+each in 20 to 30 s.
 """
 
 from __future__ import annotations
