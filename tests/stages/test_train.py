@@ -14,7 +14,7 @@ from remime.methods import load_method
 from remime.models import load_model
 from remime.stages import train as stage
 from remime.tables import read_table
-from remime.training import inverters, mapping
+from remime.training import inverters, job, mapping
 from remime.training.job import OPTIONS, _curve, read_start
 from tests import tiny
 
@@ -260,6 +260,14 @@ def test_the_card_tells_all_hardware(run, monkeypatch):
         r"hardware: CPU \(.*, \d+ cores\) \(1 steps\), CPU \(other, \d+ cores\) \(2 steps\),",
         (folder / "card.md").read_text(),
     )
+
+
+def test_the_processor_has_its_name_or_that_of_its_architecture(monkeypatch):
+    told = "processor\t: 0\nmodel name\t: Fast 3000: mobile\n\nmodel name\t: another\n"
+    monkeypatch.setattr(job.Path, "read_text", lambda *_, **__: told)
+    assert job._processor() == "Fast 3000: mobile"
+    monkeypatch.setattr(job.Path, "read_text", lambda *_, **__: "CPU part\t: 0xd0c\n")
+    assert job._processor() == job.platform.machine()
 
 
 def test_patience_is_told_on_the_card(run, monkeypatch):

@@ -10,15 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from remime.cli import inputs
 from remime.cli.parts import Part, measure_parts
-from remime.cli.reenact import RESOLUTIONS, Made, Request, run
+from remime.cli.reenact import RESOLUTIONS, Request, run
 from remime.cli.speeds import Speed, speeds_of
 from remime.errors import InputError
+
+T = TypeVar("T")
 
 ROUNDS = 3  # measurements of the generator alone, before, between and after those of the whole
 
@@ -110,15 +112,13 @@ def measure(request: Request, device: str, images: int) -> dict[str, Any]:
 
     alone()
     raw, whole, before = [], [], []
-    done: list[Made] = []
     for _ in range(ROUNDS):
-        raw.append(_seconds(alone) / images)
-        total = _seconds(lambda: done.append(run(request)))
-        made = done[-1]
+        raw.append(_timed(alone)[1] / images)
+        made, total = _timed(lambda: run(request))
         # Frames without a face repeat another one and cost the generator nothing.
         whole.append(made.seconds / (made.frames - made.faceless))
         before.append(total - made.seconds)
-    raw.append(_seconds(alone) / images)
+    raw.append(_timed(alone)[1] / images)
     one, all_ = statistics.median(raw), statistics.median(whole)
     return {
         "resolution": request.resolution,
@@ -154,10 +154,10 @@ def _print_speeds(found: list[Speed], as_json: bool) -> None:
         typer.echo(f"| {one.stage} | {one.what} | {one.jobs} | {done} | {rate} | {memory} |")
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What came out, and the seconds that it took."""
     start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return work(), time.perf_counter() - start
 
 
 def _machine(device: str) -> str:

@@ -24,13 +24,12 @@ def asked(monkeypatch):
     monkeypatch.setattr(bench, "run", run)
     monkeypatch.setattr("remime.generators.load_generator", lambda *_: tiny.generator())
 
-    def seconds(work):
+    def timed(work):
         """Five images take one second; a reenactment three, and then its stream of frames."""
-        before = len(seen)
-        work()
-        return 7.0 if len(seen) > before else 1.0
+        made = work()
+        return made, 1.0 if made is None else 7.0
 
-    monkeypatch.setattr(bench, "_seconds", seconds)
+    monkeypatch.setattr(bench, "_timed", timed)
     return seen
 
 
