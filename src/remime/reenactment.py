@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from remime import yuv
 from remime.encoders.restyle import Inverter
+from remime.errors import InputError
 from remime.generators.base import Generator
 from remime.images import fit, to_image, to_tensor
 from remime.methods import Driving, Identity, Method
@@ -21,6 +23,7 @@ FLIPS = 16  # frames per clip whose mirror images are inverted for the mean late
 RANDOM_TRUNCATION = 0.7
 _LEVELS = {"rgb24": to_image, "yuv420p": yuv.from_tensor}
 REST_FRAMES = 32  # frames per clip by which it is told how a face rests
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SIZE = 256  # at least this large is the image from which a method reads a target
 
 
@@ -60,16 +63,82 @@ def random_face(generator: Generator, seed: int, size: int) -> NDArray[np.uint8]
     return to_image(fit(generator.synthesize(generator.broadcast(w)), size))[0]
 
 
-class Reenactor:
+def compiled(network: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """The same network, translated at its first call for each shape by ``torch.compile``.
+
+    Raises:
+        InputError: nothing can be compiled for the device here.
+    """
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except Exception as error:  # what the compilers raise has no common class
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        needed = "Triton" if device.type == "cuda" else "a C++ compiler"
+        fix = f"install {needed}, which it needs, or leave it off"
+        raise InputError("--compile", f"torch.compile fails here ({reason})", fix) from error
+    return torch.compile(network)
+
+
+class Decoder:
+    """A generator, ready to make frames.
+
+    Args:
+        generator: decodes.
+        resolution: height and width of the output; decoded at the next resolution that the generator has.
+        batch: images at once, on a GPU.
+        pixel_format: of the frames that come out: ``rgb24``, uint8 [resolution, resolution, 3], or
+            ``yuv420p``, uint8 [3 resolution / 2, resolution] (``remime.yuv``).
+        precision: of ``PRECISIONS``, in which the generator computes, by autocast.
+        compile: whether the generator is compiled.
+
+    Raises:
+        InputError: the generator cannot be compiled here.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        resolution: int,
+        batch: int = 8,
+        pixel_format: str = "rgb24",
+        precision: str = "float32",
+        compile: bool = False,
+    ) -> None:
+        self.generator, self.resolution, self.batch = generator, resolution, batch
+        self.device = generator.mean_latent.device
+        self.decode_at = generator.decode_resolution(resolution)
+        # One image at a time is fastest on a CPU; a GPU wants the whole batch.
+        self.decode_batch = batch if self.device.type == "cuda" else 1
+        self._levels = _LEVELS[pixel_format]
+        kind = PRECISIONS[precision]
+        self._autocast = partial(torch.autocast, self.device.type, kind, enabled=precision != "float32")
+        self._synthesize = compiled(generator.synthesize, self.device) if compile else generator.synthesize
+
+    @torch.inference_mode()
+    def decode(self, w_plus: Tensor) -> Iterator[NDArray[np.uint8]]:
+        """Frames of W+ [B, rows, 512]."""
+        for part in w_plus.split(self.decode_batch):
+            yield from self._levels(self.synthesize(part))
+
+    @torch.inference_mode()
+    def synthesize(self, w_plus: Tensor) -> Tensor:
+        """Images [B,3,resolution,resolution] of W+ [B,rows,512], as ``decode`` makes them, about -1 to 1."""
+        with self._autocast():
+            images = self._synthesize(w_plus, resolution=self.decode_at)
+        return fit(images.float(), self.resolution)
+
+
+class Reenactor(Decoder):
     """A method with its generator, ready to make frames.
 
     Args:
         generator: decodes.
-        method: moves.
-        resolution: height and width of the output; decoded at the next resolution that the generator has.
-        batch: frames per pass through the method.
-        pixel_format: of the frames that come out: ``rgb24``, uint8 [resolution, resolution, 3], or
-            ``yuv420p``, uint8 [3 resolution / 2, resolution] (``remime.yuv``).
+        method: moves, in full precision.
+        resolution, batch, pixel_format, precision, compile: as of ``Decoder``; the batch is of frames per
+            pass through the method, too.
+
+    Raises:
+        InputError: the generator cannot be compiled here.
     """
 
     def __init__(
@@ -79,13 +148,11 @@ class Reenactor:
         resolution: int,
         batch: int = 8,
         pixel_format: str = "rgb24",
+        precision: str = "float32",
+        compile: bool = False,
     ) -> None:
-        self.generator, self.method, self.resolution, self.batch = generator, method, resolution, batch
-        self.device = generator.mean_latent.device
-        self.decode_at = generator.decode_resolution(resolution)
-        # One image at a time is fastest on a CPU; a GPU wants the whole batch.
-        self.decode_batch = batch if self.device.type == "cuda" else 1
-        self._levels = _LEVELS[pixel_format]
+        super().__init__(generator, resolution, batch, pixel_format, precision, compile)
+        self.method = method
 
     @torch.inference_mode()
     def identify(self, latent: Tensor) -> Identity:
@@ -132,13 +199,6 @@ class Reenactor:
                 raise ValueError(f"the last {len(images)} frames have {len(listed)} latents")
             known = torch.stack(listed).to(self.device)
         return self.method.drive(identity, to_tensor(images, self.device), known, driving)
-
-    @torch.inference_mode()
-    def decode(self, w_plus: Tensor) -> Iterator[NDArray[np.uint8]]:
-        """Frames of W+ [B, rows, 512]."""
-        for part in w_plus.split(self.decode_batch):
-            images = fit(self.generator.synthesize(part, resolution=self.decode_at), self.resolution)
-            yield from self._levels(images)
 
     def frames(
         self,

@@ -15,7 +15,7 @@ from remime.encoders.inverter import load_inverter
 from remime.errors import InputError
 from remime.methods import Driving, load_method
 from remime.models import save_model
-from remime.reenactment import Reenactor, invert, mean_latent, random_face
+from remime.reenactment import Decoder, Reenactor, invert, mean_latent, random_face
 from remime.stages import reenact as stage
 from remime.tables import write_table
 from tests import clips, tiny
@@ -127,7 +127,7 @@ def test_files_of_a_pair(world):
     assert not (world.folder / "state" / "linear").exists()
     images, latents = world.clip("fox-1")
     assert np.array_equal(np.asarray(Image.open(output / "pair-0.target.png")), images[2])
-    (inversion,) = Reenactor(tiny.generator(), None, 32).decode(latents[2:3])
+    (inversion,) = Decoder(tiny.generator(), 32).decode(latents[2:3])
     assert np.array_equal(np.asarray(Image.open(output / "pair-0.inversion.png")), inversion)
     face = np.asarray(Image.open(output / "pair-1.target.png"))
     assert np.array_equal(face, random_face(tiny.generator(), 3, 64))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from remime import reenactment, yuv
+from remime.errors import InputError
 from remime.images import to_image, to_tensor
 from remime.methods import Driving
 from remime.methods.base import Identity, Method
 from remime.methods.linear import Linear
-from remime.reenactment import Reenactor, invert, mean_latent, random_face
+from remime.reenactment import PRECISIONS, Decoder, Reenactor, compiled, invert, mean_latent, random_face
 from tests import tiny
 
 
@@ -165,6 +168,50 @@ def test_resolution(generator, resolution):
     if resolution == 16:
         full = generator.synthesize(w_plus)
         assert np.abs(to_image(F.avg_pool2d(full, 2))[0].astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_frames_of_another_precision_are_nearly_those_of_full(generator, precision):
+    """What is stored has 8 (bfloat16) or 11 (float16) significant bits; a few layers add up."""
+    w_plus = tiny.latents("fox-1", "fox", 3)
+    images = Decoder(generator, 32, precision=precision).synthesize(w_plus)
+    plain = generator.synthesize(w_plus)
+    assert images.dtype == torch.float32
+    error = float((images - plain).abs().mean()) / float(plain.std())
+    assert (
+        error == 0 if precision == "float32" else 0 < error < {"bfloat16": 0.02, "float16": 0.003}[precision]
+    )
+
+
+def test_motion_is_computed_in_full_precision(generator):
+    class Told(Bright):
+        def drive(self, identity, frames, latents=None, driving=None):
+            assert not torch.is_autocast_enabled("cpu")
+            return super().drive(identity, frames)
+
+    told = Told()
+    identity = told.identify(torch.zeros(tiny.ROWS, 512), IMAGE)
+    made = Reenactor(generator, told, 32, precision="bfloat16").frames(identity, pictures(2))
+    assert len(list(made)) == len(told.batches) + 1 == 2
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+def test_a_compiled_generator_makes_the_same_frames(generator):
+    w_plus = tiny.latents("fox-1", "fox", 2)
+    made = np.stack(list(Decoder(generator, 32, compile=True).decode(w_plus)))
+    assert np.abs(made.astype(int) - expected(generator, w_plus)).max() <= 1
+
+
+def test_where_nothing_can_be_compiled(monkeypatch):
+    def broken(network):
+        def call(*_):
+            raise RuntimeError("no compiler\nat all")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(InputError, match=r"(?s)--compile: torch.compile fails here \(no compiler\).*C\+\+"):
+        compiled(torch.neg, torch.device("cpu"))
 
 
 def test_inversion_in_batches():

@@ -174,7 +174,7 @@ def test_linear_method_with_a_target_video(inputs, models, tmp_path):
     from remime.faces.stream import Faces
     from remime.generators import load_generator
     from remime.models import shipped
-    from remime.reenactment import Reenactor, invert
+    from remime.reenactment import Decoder, invert
 
     driving = inputs / "drivin g é.mp4"
     arguments = ["--driving", str(driving), "--target", str(driving), "--output", str(tmp_path / "o.mp4")]
@@ -182,7 +182,7 @@ def test_linear_method_with_a_target_video(inputs, models, tmp_path):
     generator = load_generator()
     inverter = load_inverter(models[1] if models else shipped(networks.INVERTER), generator)
     images = np.stack([moment.image for moment in Faces(driving) if moment.image is not None])
-    decoder = Reenactor(generator, None, 256)  # type: ignore[arg-type]
+    decoder = Decoder(generator, 256)
     expected = list(decoder.decode(invert(inverter, images)))
     found = [frame.image for frame in video.read(tmp_path / "o.mp4")]
     assert len(found) == FACES + 2 * FACELESS

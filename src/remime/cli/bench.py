@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -20,8 +20,12 @@ from remime.cli.reenact import RESOLUTIONS, Request, run
 from remime.cli.speeds import Speed, speeds_of
 from remime.errors import InputError
 
+if TYPE_CHECKING:
+    from remime.generators.base import Generator
+
 T = TypeVar("T")
 
+FACES = 4  # by which the error of another precision is told
 ROUNDS = 3  # measurements of the generator alone, before, between and after those of the whole
 
 
@@ -38,6 +42,8 @@ def command(
         int, typer.Option(min=1, metavar="N", help="Images per measurement of the generator alone.")
     ] = 20,
     device: inputs.Device = "auto",
+    precision: inputs.Precision = "float32",
+    compile: inputs.Compile = False,
     parts: Annotated[
         bool, typer.Option("--parts", help="What each part needs, instead of the whole.")
     ] = False,
@@ -50,8 +56,10 @@ def command(
     """Compare `remime reenact` with the time that its generator needs for as many images.
 
     Both are measured in turn in one process, with the same threads; what comes before the first frame
-    (loading, fitting the target, how the driving face rests) has a column of its own. With `--parts`, each
-    part on its own: reading and aligning, every network, the conversion and encoding of the result, and
+    (loading, fitting the target, how the driving face rests) has a column of its own. The generator alone
+    is that of plain float32, whatever `--precision` and `--compile` make of the whole; then two more columns
+    tell how far its frames, in grey levels of 255, are from the plain ones. With `--parts`, each part on its
+    own: reading and aligning, every network, the conversion and encoding of the result, and
     inversion beside the loop that goes image by image through full decodes. With `--stages`, nothing is
     measured: the logs and benchmark files of a workflow are summed up.
     """
@@ -64,9 +72,11 @@ def command(
     chosen = resolution or ["256"]
     for value in chosen:
         inputs.one_of("--resolution", value, RESOLUTIONS)
+    inputs.one_of("--precision", precision, inputs.PRECISIONS)
     where = inputs.device_of(device)
     with tempfile.TemporaryDirectory() as folder:
-        request = Request(driving, target, Path(folder) / "out.mp4", device=device)
+        output = Path(folder) / "out.mp4"
+        request = Request(driving, target, output, device=device, precision=precision, compile=compile)
         if parts:
             _print_parts(measure_parts(request, where, [int(v) for v in chosen], images), where, as_json)
             return
@@ -75,11 +85,16 @@ def command(
         typer.echo(json.dumps({"machine": _machine(where), "rows": rows}, indent=1))
         return
     typer.echo(f"{_machine(where)}\n")
-    typer.echo("| resolution | generator alone, frames/s | reenact, frames/s | overhead | before, s |")
-    typer.echo("|---|---|---|---|---|")
+    plain = precision == "float32" and not compile
+    head = ["resolution", "generator alone, frames/s", "reenact, frames/s", "overhead", "before, s"]
+    head += [] if plain else ["mean error", "largest"]
+    typer.echo(f"| {' | '.join(head)} |")
+    typer.echo("|---" * len(head) + "|")
     for row in rows:
-        speeds = f"{row['generator']:.2f} | {row['reenact']:.2f}"
-        typer.echo(f"| {row['resolution']}² | {speeds} | {row['overhead']:+.0%} | {row['before']:.1f} |")
+        cells = [f"{row['resolution']}²", f"{row['generator']:.2f}", f"{row['reenact']:.2f}"]
+        cells += [f"{row['overhead']:+.0%}", f"{row['before']:.1f}"]
+        cells += [] if plain else [f"{row['error_mean']:.2f}", f"{row['error_max']:.1f}"]
+        typer.echo(f"| {' | '.join(cells)} |")
 
 
 def measure(request: Request, device: str, images: int) -> dict[str, Any]:
@@ -120,13 +135,44 @@ def measure(request: Request, device: str, images: int) -> dict[str, Any]:
         before.append(total - made.seconds)
     raw.append(_timed(alone)[1] / images)
     one, all_ = statistics.median(raw), statistics.median(whole)
+    mean, largest = errors(generator, request)
     return {
         "resolution": request.resolution,
         "generator": 1 / one,
         "reenact": 1 / all_,
         "overhead": all_ / one - 1,
         "before": statistics.median(before),
+        "error_mean": mean,
+        "error_max": largest,
     }
+
+
+def errors(generator: Generator, request: Request) -> tuple[float, float]:
+    """How far frames decoded as a request asks are from those of plain float32, mean and largest.
+
+    Args:
+        generator: in float32.
+        request: its precision, compilation and resolution count.
+
+    Returns:
+        In grey levels of 255, over the pixels of ``FACES`` random faces.
+    """
+    import torch
+
+    from remime.reenactment import RANDOM_TRUNCATION, Decoder
+
+    z = torch.randn(FACES, 512, generator=torch.Generator().manual_seed(0)).to(generator.mean_latent)
+    with torch.inference_mode():
+        w_plus = generator.broadcast(generator.truncate(generator.mapping(z), RANDOM_TRUNCATION))
+    plain = Decoder(generator, request.resolution)
+    asked = Decoder(generator, request.resolution, precision=request.precision, compile=request.compile)
+    total, largest = 0.0, 0.0
+    for latent in w_plus.split(1):
+        shown = [decoder.synthesize(latent).clamp(-1, 1) * 127.5 for decoder in (plain, asked)]
+        error = (shown[1] - shown[0]).abs()
+        total += float(error.mean())
+        largest = max(largest, float(error.max()))
+    return total / FACES, largest
 
 
 def _print_parts(parts: list[Part], device: str, as_json: bool) -> None:

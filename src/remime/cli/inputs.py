@@ -20,6 +20,17 @@ Target = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
+PRECISIONS = ("float32", "bfloat16", "float16")
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(PRECISIONS),
+        help="In which frames are decoded; less than float32 is for GPUs, `bench` tells its error.",
+    ),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the generator first, which takes a minute and more.")
+]
 Licence = Annotated[
     str,
     typer.Option(metavar="any|research|permissive", help="Which terms of pretrained networks you accept."),

@@ -96,6 +96,8 @@ def command(
     batch: Annotated[
         int, typer.Option(min=1, metavar="N", help="Frames that pass through the network at once.")
     ] = 16,
+    precision: inputs.Precision = "float32",
+    compile: inputs.Compile = False,
     licence: inputs.Licence = "any",
 ) -> None:
     """Make a video of the target's face with the driving video's motion.
@@ -104,6 +106,7 @@ def command(
     Frames in which no face is found repeat the last good one.
     """
     inputs.one_of("--resolution", resolution, RESOLUTIONS)
+    inputs.one_of("--precision", precision, inputs.PRECISIONS)
     run(
         Request(
             driving,
@@ -121,6 +124,8 @@ def command(
             device,
             batch,
             licence,
+            precision,
+            compile,
         )
     )
 
@@ -144,6 +149,8 @@ class Request:
     device: str = "auto"
     batch: int = 16
     licence: str = "any"
+    precision: str = "float32"
+    compile: bool = False
 
     @property
     def pixel_format(self) -> str:
@@ -300,7 +307,13 @@ class Engine:
         own = load_generator(name).to(device) if files.model is not None else self.generator
         self.method = load_method(files.options, files.model, own, device)
         self.reenactor: Reenactor = Reenactor(
-            own, self.method, request.resolution, request.batch, request.pixel_format
+            own,
+            self.method,
+            request.resolution,
+            request.batch,
+            request.pixel_format,
+            request.precision,
+            request.compile,
         )
 
 
@@ -602,6 +615,7 @@ class _Film:
         options = files.options
         return {
             **provenance(options, digests(options, files.inverter, files.model)),
+            "precision": self.request.precision,
             "model": files.model.stem if files.model is not None else files.method,
             "inverter": files.inverter.stem,
             "driving": self.request.driving.name,

@@ -109,7 +109,7 @@ class _Job:
         from remime.encoders.inverter import load_inverter
         from remime.generators import load_generator
         from remime.methods import load_method
-        from remime.reenactment import Reenactor
+        from remime.reenactment import Decoder, Reenactor
 
         device = torch.device(compute_device())
         # The variant `gen` brings its own generator; inversions are always decoded by the original.
@@ -118,7 +118,7 @@ class _Job:
         own = load_generator(o["generator"]).to(device) if model is not None else self.plain
         self.method = load_method(dict(o), model, own, device)
         self.reenactor = Reenactor(own, self.method, o["resolution"], o["batch"], "yuv420p")
-        self.inversions = Reenactor(self.plain, self.method, o["resolution"], o["batch"])
+        self.inversions = Decoder(self.plain, o["resolution"], o["batch"])
         self.data, self.state, self.o = _Data(datasets, o["inverter"]), state, o
         self._means: dict[tuple[str, str], Tensor] = {}
         self._rests: dict[tuple[str, str], Driving] = {}

@@ -39,7 +39,7 @@ def test_overhead_is_over_the_generators_time(asked, remime):
     (row,) = json.loads(ended.out)["rows"]
     # 0.4 s for a frame against 0.2 s.
     speeds = {"resolution": 256, "generator": 5.0, "reenact": 2.5, "overhead": 1.0}
-    assert row == pytest.approx({**speeds, "before": 3.0})
+    assert row == pytest.approx({**speeds, "before": 3.0, "error_mean": 0.0, "error_max": 0.0})
     assert len(asked) == bench.ROUNDS
     assert asked[0].driving == Path("talk.mp4")
     assert not asked[0].output.parent.exists()
@@ -51,6 +51,19 @@ def test_table(asked, remime):
     rows = [line for line in ended.out.splitlines() if line.startswith("|")]
     assert rows[2:] == ["| 256² | 5.00 | 2.50 | +100% | 3.0 |", "| 1024² | 5.00 | 2.50 | +100% | 3.0 |"]
     assert "cpu" in ended.out.splitlines()[0]
+
+
+def test_another_precision_tells_its_error(asked, remime):
+    given = ["bench", "--driving", "talk.mp4", "--images", 5, "--device", "cpu", "--precision", "bfloat16"]
+    ended = remime(*given)
+    _, rule, line = [line for line in ended.out.splitlines() if line.startswith("|")]
+    mean, largest = (float(cell) for cell in line.strip("| ").split("|")[-2:])
+    assert rule.count("---") == 7
+    assert 0 < mean < 2 < 255 > largest > mean
+    assert {request.precision for request in asked} == {"bfloat16"}
+    (row,) = json.loads(remime(*given, "--json").out)["rows"]
+    assert row["error_mean"] == pytest.approx(mean, abs=0.005)
+    assert remime("bench", "--driving", "talk.mp4", "--precision", "half").code == 2
 
 
 def test_resolution_is_checked_first(asked, remime):

@@ -333,6 +333,7 @@ def test_a_video_says_where_it_comes_from(tmp_path, monkeypatch):
     assert note["made_by"] == f"remime {__version__}"
     assert "generated" in note["synthetic"]
     assert (note["driving"], note["target"], note["layout"]) == ("d.mp4", "random:1", "aligned")
+    assert note["precision"] == "float32"
     assert len(note["weights"]["inverter"]) == 64
 
 
