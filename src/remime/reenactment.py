@@ -64,7 +64,7 @@ def random_face(generator: Generator, seed: int, size: int) -> NDArray[np.uint8]
 
 
 def compiled(network: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
-    """The same network, translated at its first call for each shape by ``torch.compile``.
+    """The same network, which ``torch.compile`` translates when it is first called with a shape.
 
     Raises:
         InputError: nothing can be compiled for the device here.
@@ -89,7 +89,7 @@ class Decoder:
         pixel_format: of the frames that come out: ``rgb24``, uint8 [resolution, resolution, 3], or
             ``yuv420p``, uint8 [3 resolution / 2, resolution] (``remime.yuv``).
         precision: of ``PRECISIONS``, in which the generator computes, by autocast.
-        compile: whether the generator is compiled.
+        compile: whether the generator is compiled, at once, for whole batches.
 
     Raises:
         InputError: the generator cannot be compiled here.
@@ -112,7 +112,10 @@ class Decoder:
         self._levels = _LEVELS[pixel_format]
         kind = PRECISIONS[precision]
         self._autocast = partial(torch.autocast, self.device.type, kind, enabled=precision != "float32")
-        self._synthesize = compiled(generator.synthesize, self.device) if compile else generator.synthesize
+        self._synthesize, self._padded = generator.synthesize, compile
+        if compile:
+            self._synthesize = compiled(generator.synthesize, self.device)
+            self.synthesize(generator.broadcast(generator.mean_latent[None]))
 
     @torch.inference_mode()
     def decode(self, w_plus: Tensor) -> Iterator[NDArray[np.uint8]]:
@@ -123,9 +126,13 @@ class Decoder:
     @torch.inference_mode()
     def synthesize(self, w_plus: Tensor) -> Tensor:
         """Images [B,3,resolution,resolution] of W+ [B,rows,512], as ``decode`` makes them, about -1 to 1."""
+        count = len(w_plus)
+        if self._padded and count < self.decode_batch:
+            # Another shape would be translated anew.
+            w_plus = torch.cat([w_plus, w_plus[-1:].expand(self.decode_batch - count, -1, -1)])
         with self._autocast():
             images = self._synthesize(w_plus, resolution=self.decode_at)
-        return fit(images.float(), self.resolution)
+        return fit(images[:count].float(), self.resolution)
 
 
 class Reenactor(Decoder):

@@ -202,6 +202,25 @@ def test_a_compiled_generator_makes_the_same_frames(generator):
     assert np.abs(made.astype(int) - expected(generator, w_plus)).max() <= 1
 
 
+def test_whatever_is_left_is_decoded_as_a_whole_batch_when_compiled(generator, monkeypatch):
+    shapes = []
+
+    def spy(network):
+        def call(w_plus, **options):
+            shapes.append(len(w_plus))
+            return network(w_plus, **options) if options else network(w_plus)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", spy)
+    decoder = Decoder(generator, 32, compile=True)
+    assert shapes == [1, 1]  # whether it can be compiled, and what a compiler would see first
+    decoder.decode_batch, w_plus = 4, tiny.latents("fox-1", "fox", 6)
+    made = np.stack(list(decoder.decode(w_plus)))
+    assert shapes[2:] == [4, 4]
+    assert np.abs(made.astype(int) - expected(generator, w_plus)).max() <= 1
+
+
 def test_where_nothing_can_be_compiled(monkeypatch):
     def broken(network):
         def call(*_):
