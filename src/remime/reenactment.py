@@ -23,7 +23,6 @@ FLIPS = 16  # frames per clip whose mirror images are inverted for the mean late
 RANDOM_TRUNCATION = 0.7
 _LEVELS = {"rgb24": to_image, "yuv420p": yuv.from_tensor}
 REST_FRAMES = 32  # frames per clip by which it is told how a face rests
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SIZE = 256  # at least this large is the image from which a method reads a target
 
 
@@ -88,7 +87,7 @@ class Decoder:
         batch: images at once, on a GPU.
         pixel_format: of the frames that come out: ``rgb24``, uint8 [resolution, resolution, 3], or
             ``yuv420p``, uint8 [3 resolution / 2, resolution] (``remime.yuv``).
-        precision: of ``PRECISIONS``, in which the generator computes, by autocast.
+        precision: ``float32``, ``bfloat16`` or ``float16``, in which the generator computes, by autocast.
         compile: whether the generator is compiled, at once, for whole batches.
 
     Raises:
@@ -110,7 +109,7 @@ class Decoder:
         # One image at a time is fastest on a CPU; a GPU wants the whole batch.
         self.decode_batch = batch if self.device.type == "cuda" else 1
         self._levels = _LEVELS[pixel_format]
-        kind = PRECISIONS[precision]
+        kind: torch.dtype = getattr(torch, precision)
         self._autocast = partial(torch.autocast, self.device.type, kind, enabled=precision != "float32")
         self._synthesize, self._padded = generator.synthesize, compile
         if compile:

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from remime import reenactment, yuv
+from remime.cli.inputs import PRECISIONS
 from remime.errors import InputError
 from remime.images import to_image, to_tensor
 from remime.methods import Driving
 from remime.methods.base import Identity, Method
 from remime.methods.linear import Linear
-from remime.reenactment import PRECISIONS, Decoder, Reenactor, compiled, invert, mean_latent, random_face
+from remime.reenactment import Decoder, Reenactor, compiled, invert, mean_latent, random_face
 from tests import tiny
 
 
