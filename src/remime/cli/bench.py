@@ -85,7 +85,7 @@ def command(
         typer.echo(json.dumps({"machine": _machine(where), "rows": rows}, indent=1))
         return
     typer.echo(f"{_machine(where)}\n")
-    plain = precision == "float32" and not compile
+    plain = _is_plain(request)
     head = ["resolution", "generator alone, frames/s", "reenact, frames/s", "overhead", "before, s"]
     head += [] if plain else ["mean error", "largest"]
     typer.echo(f"| {' | '.join(head)} |")
@@ -135,7 +135,7 @@ def measure(request: Request, device: str, images: int) -> dict[str, Any]:
         before.append(total - made.seconds)
     raw.append(_timed(alone)[1] / images)
     one, all_ = statistics.median(raw), statistics.median(whole)
-    mean, largest = errors(generator, request)
+    mean, largest = (0.0, 0.0) if _is_plain(request) else errors(generator, request)
     return {
         "resolution": request.resolution,
         "generator": 1 / one,
@@ -145,6 +145,11 @@ def measure(request: Request, device: str, images: int) -> dict[str, Any]:
         "error_mean": mean,
         "error_max": largest,
     }
+
+
+def _is_plain(request: Request) -> bool:
+    """Whether its frames are decoded in float32, not compiled."""
+    return request.precision == "float32" and not request.compile
 
 
 def errors(generator: Generator, request: Request) -> tuple[float, float]:
