@@ -18,7 +18,16 @@ snakemake --cores "$cores" -- $weights/{mobile-ffhq,hopenet-lite,face-mesh,blend
 # Lower decodes first: everything else is trained through them.
 train mobile-preview '{"kind": "preview", "resolutions": [128, 256], "batch": 2, "learning_rate": 2e-3,
   "ema": 0.98, "steps": 1300, "seed": 1, "validate_every": 200}'
-train puppet-directions '{"kind": "directions", "pool": 1200, "size": 256, "seed": 0}'
+regression=results/models/puppet-regression
+if [ ! -f $regression/model.safetensors ]; then
+  python -m remime.stages.train --name puppet-directions --options '{"kind": "directions", "pool": 1200, "size": 256, "seed": 0}' \
+    --output $regression/model.safetensors --card $regression/card.md --history $regression/history.parquet \
+    --state results/state/train/puppet-regression
+fi
+# Then what closes lids, by descent.
+snakemake --cores "$cores" -- $weights/{lpips-alex,edgeface-s}.safetensors
+train puppet-directions '{"kind": "directions", "steps": 240, "batch": 4, "learning_rate": 1e-2, "ema": 0.95,
+  "seed": 0, "validate_every": 40, "checkpoint_every": 40, "keep": "last"}' --init $regression/model.safetensors
 
 snakemake --cores "$cores" --configfile models/train.yaml -- shards
 snakemake --cores "$cores" --configfile models/train.yaml -- models

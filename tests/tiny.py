@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from remime.archive import AlignedWriter, LatentWriter, encode_jpeg
@@ -222,6 +223,31 @@ def add_truth(dataset: Dataset, shard: str, without: str = "", late: float = 0.0
                 member = tarfile.TarInfo(clip + suffix)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
+
+
+def add_blinks(dataset: Dataset, shard: str) -> None:
+    """What ``collect`` would have stored of the clips of a shard, were they rendered heads that blink."""
+    dataset.tar(shard).parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(dataset.tar(shard), "w") as tar:
+        for number, (clip, (_, frames)) in enumerate(CLIPS.items()):
+            if dataset.shard_names[number % 2] != shard:
+                continue
+            blinks, truth = closed_lids(frames), io.BytesIO()
+            names = ["jawOpen", *(f"{unit}{side}" for unit in UNITS for side in ("Left", "Right"))]
+            # Half of it the lids do by themselves, the other half because eyes look down.
+            values = np.stack([1 - blinks, *(blinks / 2 + i for i in (-0.01, 0.01)), blinks, blinks], 1)
+            np.savez(truth, time=0.5 + np.arange(frames) / 25, coefficients=values, names=np.array(names))
+            member = tarfile.TarInfo(clip + ".npz")
+            member.size = len(truth.getvalue())
+            tar.addfile(member, io.BytesIO(truth.getvalue()))
+
+
+UNITS = ("eyeBlink", "eyeLookDown")
+
+
+def closed_lids(frames: int) -> NDArray[np.float32]:
+    """How far lids are closed in the frames of a clip."""
+    return (0.5 + 0.4 * np.sin(np.arange(frames))).astype(np.float32)
 
 
 def save_inverter(path: Path, seed: int = 0, width: int = 8, refinements: int = 2) -> Path:

@@ -62,6 +62,19 @@ def taken_apart(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry[key] for key, usual in APART.items() if entry.get(key, usual) != usual}
 
 
+def follows_directions(options: Mapping[str, Any], starts: bool) -> bool:
+    """Whether a training reads the directions of the embedded generator.
+
+    Args:
+        options: flat, of stage ``train``.
+        starts: whether it has a model to start from.
+    """
+    if options.get("method") != "mapping" or options.get("generator", EMBEDDED) != EMBEDDED:
+        return False
+    begins = options.get("preset", "small") == "small" and not starts
+    return begins or bool(options.get("latent_batch") and options.get("truth", True))
+
+
 # Defaults of keys that earlier versions had not.
 _LATER: dict[str, dict[str, Any]] = {
     "inverter": {"width": 0, "decode_resolution": 0, "pool_mixing": 0.3},
@@ -406,11 +419,11 @@ class Layout:
         return inputs
 
     def _truth(self, name: str) -> list[str]:
-        """Rendered clips with their true latents, where a training learns from them."""
+        """Rendered clips with their true latents or lids, where a training learns from them."""
         train = self.trained(name)["train"]
         if not (train["latent_batch"] and train["truth"]):
             return []
-        datasets = [d for d in self._training_datasets(name) if self.is_generated(d)]
+        datasets = [d for d in self._training_datasets(name) if self.is_rendered(d)]
         return [str(self.dataset(d).tar(shard)) for d in datasets for shard in self.dataset(d).shard_names]
 
     def _same_motion(self, name: str) -> list[str]:
@@ -679,7 +692,12 @@ class Layout:
         shipped = [_PREVIEW] if EMBEDDED in networks else []
         moves = stage == "collect" and self.is_generated(name)
         apart = stage == "reenact" and bool(taken_apart(self.trained(name)))
-        shipped += [_DIRECTIONS] if moves or apart else []
+        learns = (
+            stage == "train"
+            and self.learns(name)
+            and follows_directions(self.train_options(name), bool(self.start_file(name)))
+        )
+        shipped += [_DIRECTIONS] if moves or apart or learns else []
         return _paths(WEIGHTS / f"{network}.safetensors" for network in networks) + shipped
 
     def networks_used(self) -> list[str]:

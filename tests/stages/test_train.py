@@ -10,11 +10,13 @@ import torch
 
 from remime.encoders.inverter import load_inverter
 from remime.errors import InputError, UnfinishedError
+from remime.faces.mesh import BLENDSHAPES
 from remime.methods import load_method
-from remime.models import load_model
+from remime.models import load_model, save_model
+from remime.sources.directions import ROWS
 from remime.stages import train as stage
 from remime.tables import read_table
-from remime.training import inverters, job, mapping
+from remime.training import inverters, job, lids, mapping
 from remime.training.job import OPTIONS, _curve, read_start
 from tests import tiny
 
@@ -349,7 +351,7 @@ def test_as_many_processes_as_a_scheduler_granted_gpus(started, monkeypatch):
     assert started(0) == 2
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"kind": "directions", "pool": 8}])
+@pytest.mark.parametrize("options", [{"steps": 0}, {"kind": "directions", "pool": 8, "steps": 0}])
 def test_what_is_not_trained_needs_no_processes(started, options):
     assert started(4, **options) == 1
 
@@ -362,6 +364,45 @@ def test_one_of_several_processes_starts_no_others(started, monkeypatch):
 def test_number_of_processes_is_checked(started):
     with pytest.raises(InputError, match="--processes: got -1"):
         started(-1)
+
+
+def test_lids_of_directions(run, tmp_path, monkeypatch):
+    """Directions keep what they are, and are told what closes lids."""
+    monkeypatch.setattr(lids, "load_mesh", tiny.Mesh)
+    monkeypatch.setattr(lids, "ImageLosses", tiny.Losses)
+    monkeypatch.setattr(lids, "SIZE", 32)
+    names = ["yaw", *BLENDSHAPES[1:]]
+    plain = {"basis": 0.02 * torch.randn(len(names), 512)} | {
+        name: torch.ones(len(names)) for name in ("mean", "spread", "correlation")
+    }
+    note = {
+        "datasets": [],
+        "steps": 0,
+        "best_step": 0,
+        "seed": 0,
+        "hardware": "cpu",
+        "options": {},
+        "metrics": {},
+    }
+    meta = {
+        "kind": "directions",
+        "generator": "mobile-ffhq",
+        "method": "directions",
+        "names": names,
+        "options": {},
+        "training": [note],
+    }
+    start = tmp_path / "plain.safetensors"
+    save_model(start, plain, meta)
+    options = {"kind": "directions", "steps": 2, "batch": 2, "learning_rate": 0.01, "validate_every": 1}
+    model, folder = run("closing", options, datasets=[], init=start)
+    assert model.meta["names"] == names
+    assert len(model.meta["training"]) == 2
+    assert all(torch.equal(model.tensors[name], value) for name, value in plain.items())
+    assert model.tensors["lids"].shape == (ROWS, 512)
+    assert "steps: 2" in (folder / "card.md").read_text()
+    with pytest.raises(InputError, match="steps: is 2, but lids start from directions"):
+        run("alone", options, datasets=[])
 
 
 def test_people_who_share_motions(run, tmp_path):

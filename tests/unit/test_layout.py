@@ -107,7 +107,7 @@ def test_a_downloaded_dataset_is_collected_without_networks_and_has_no_truth(tmp
     assert (flow.is_downloaded("puppets"), flow.is_downloaded("real")) == (False, True)
 
 
-def test_heads_are_collected_from_their_kit_and_have_no_true_latents() -> None:
+def test_heads_are_collected_from_their_kit_and_tell_how_lids_close() -> None:
     train = {"datasets": ["heads", "puppets"], "latent_batch": 8}
     flow = layout(datasets={"heads": {"source": "heads"}}, models={"mapping": {"train": train}})
     assert flow.collected("heads", "0000-of-0001")["tar"] == "results/heads/clips/0000-of-0001.tar"
@@ -115,7 +115,8 @@ def test_heads_are_collected_from_their_kit_and_have_no_true_latents() -> None:
     assert flow.weights("collect", "heads") == kit
     assert {"head-anatomy", "head-parts"} <= set(flow.networks_used())
     assert "head-parts" not in layout().networks_used()
-    assert all("puppets" in path for path in flow.train_inputs("mapping")["truth"])
+    truth = flow.train_inputs("mapping")["truth"]
+    assert {path.split("/")[1] for path in truth} == {"heads", "puppets"}
     told = flow.source_options("heads")
     assert set(told) == set(DEFAULTS)
     assert {**told, "seed": None} == {**DEFAULTS, "seed": None}
@@ -177,6 +178,17 @@ def test_true_latents_lie_beside_rendered_clips(train: dict[str, object], truth:
     """Only a training that learns from them needs them."""
     flow = layout(models={"mapping": {"train": train}})
     assert flow.train_inputs("mapping").get("truth") == truth
+
+
+def test_a_mapping_learns_by_the_directions_of_its_generator() -> None:
+    trained = {"init": "models/mapping-small.safetensors", "train": {"steps": 0}}
+    learns, copied = layout(), layout(models={"mapping": trained})
+    told = [
+        "models/puppet-directions.safetensors" in flow.train_inputs("mapping")["weights"]
+        for flow in (learns, copied)
+    ]
+    assert told == [True, False]
+    assert "models/puppet-directions.safetensors" not in learns.train_inputs("psp")["weights"]
 
 
 def test_weights_that_are_not_trained_further_need_no_data(tmp_path: Path) -> None:

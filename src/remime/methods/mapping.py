@@ -20,6 +20,7 @@ from remime.methods.resting import Rest, Resting
 
 COMPONENTS = 48  # length of the small preset's motion code
 SEEN = 128  # principal axes of a target's latent that a correction sees
+ROUNDING = 1e-6  # relative, of directions that are stored as float32
 SIZE = 256  # height and width of the frames that encoders and losses see
 
 
@@ -206,7 +207,8 @@ class DirectionMap(nn.Module):
         known = torch.zeros(len(directions), *self.directions.shape[1:], dtype=torch.float64)
         known[:, : directions.shape[1]] = directions
         known, own = known.flatten(1), self.directions.double().cpu().flatten(1)
-        weights = torch.linalg.lstsq(known.T, own.T, driver="gelsd").solution.T
+        # Both lids move along one direction: what tells them apart is rounding, which must not get a weight.
+        weights = torch.linalg.lstsq(known.T, own.T, rcond=ROUNDING, driver="gelsd").solution.T
         left = weights[:, kept] @ known[kept]
         self.directions.copy_((left + factor * (own - left)).view_as(self.directions))
         if resting:

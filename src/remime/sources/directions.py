@@ -6,12 +6,15 @@ heads and moves mouths of any identity; strong edits drift in identity. Expressi
 alone, which hold the head's shape and much of who somebody is: measured on eight faces, a smile loses a
 twelfth of its size by that and keeps the identity's cosine at 0.95 instead of 0.88, a blink a sixth and 0.85
 instead of 0.65 (docs/methods.md).
+
+Eyes are open in nearly all generated faces, and the regression knows little of lids that close. What closes
+them is found by descent instead (``remime.training.lids``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +22,14 @@ from numpy.typing import NDArray
 from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES
 
+if TYPE_CHECKING:
+    from remime.models import Model
+
 POSES = ("yaw", "pitch", "roll")
 ROWS = 8  # W+ rows that are edited: 4² to 64²
-_EYES, _EXPRESSION = 4, 2  # the first rows that eyes, and brows and mouths, move
+EYES, _EXPRESSION = 4, 2  # the first rows that eyes, and brows and mouths, move
+LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
+SHUT = 0.56  # by how much these rise while lids of rendered heads close (docs/datasets.md)
 MIN_SPREAD = 0.02  # blendshapes that vary less than this over generated faces carry no direction
 
 
@@ -34,6 +42,7 @@ class Directions:
         basis: [k, 512], the latent's change per standard deviation of a parameter.
         mean, spread: [k], of the parameters over generated faces.
         correlation: [k], between each parameter and its linear prediction from held-out latents.
+        lids: [ROWS, 512], what closes open lids of both eyes, or None: as the regression has it.
     """
 
     names: tuple[str, ...]
@@ -41,13 +50,18 @@ class Directions:
     mean: NDArray[np.float32]
     spread: NDArray[np.float32]
     correlation: NDArray[np.float32]
+    lids: NDArray[np.float32] | None = None
 
     @property
     def steps(self) -> NDArray[np.float32]:
         """[k, ROWS, 512], the change of the rows per standard deviation of a parameter."""
         first = np.array([_first_row(name) for name in self.names])
         moved = np.arange(ROWS) >= first[:, None]
-        return moved[:, :, None] * self.basis[:, None]
+        steps = moved[:, :, None] * self.basis[:, None]
+        if self.lids is not None:
+            for column in (self.column(name) for name in LIDS if name in self.names):
+                steps[column] = self.lids / len(LIDS) * self.spread[column] / SHUT
+        return steps
 
     def offset(self, motion: NDArray[np.floating]) -> NDArray[np.float32]:
         """Offsets [n, ROWS, 512] for motions [n, k], given as differences in the parameters' own units."""
@@ -61,7 +75,7 @@ class Directions:
 def _first_row(name: str) -> int:
     if name in POSES:
         return 0
-    return _EYES if name.startswith("eye") else _EXPRESSION
+    return EYES if name.startswith("eye") else _EXPRESSION
 
 
 def fit_directions(
@@ -107,12 +121,13 @@ def _held_out(latents: NDArray[np.float64], motion: NDArray[np.float64], ridge: 
 
 def to_tensors(directions: Directions) -> dict[str, Any]:
     """As named arrays and names, for a model file."""
-    return {
+    arrays = {
         "basis": directions.basis,
         "mean": directions.mean,
         "spread": directions.spread,
         "correlation": directions.correlation,
     }
+    return arrays if directions.lids is None else arrays | {"lids": directions.lids}
 
 
 def load_directions(name: str = "puppet-directions", generator: str | None = None) -> Directions:
@@ -134,5 +149,9 @@ def load_directions(name: str = "puppet-directions", generator: str | None = Non
             f"holds directions for {model.meta['generator']!r}, none for {generator!r}",
             "puppets need directions of their own generator; use real clips with this one",
         )
-    arrays = {k: v.numpy() for k, v in model.tensors.items()}
-    return Directions(tuple(model.meta["names"]), **arrays)
+    return of_model(model)
+
+
+def of_model(model: Model) -> Directions:
+    """The directions that a model file of that kind holds."""
+    return Directions(tuple(model.meta["names"]), **{k: v.numpy() for k, v in model.tensors.items()})

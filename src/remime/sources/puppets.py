@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter1d
 from remime.files import atomic
 from remime.shards import stable_hash
 from remime.sources import Clip, Collector, Single
-from remime.sources.directions import ROWS, Directions, load_directions
+from remime.sources.directions import LIDS, ROWS, SHUT, Directions, load_directions
 from remime.sources.rendered import rendered_clips
 from remime.versions import __version__
 
@@ -59,7 +59,6 @@ _GLANCE_ASIDE = (
     {"eyeLookInLeft": 1.0, "eyeLookOutRight": 1.0},
     {"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0},
 )
-_BLINK = _both("eyeBlink")
 _TALK = ("jawOpen", "mouthPucker", *_both("mouthLowerDown"), *_both("mouthUpperUp"))
 
 
@@ -124,7 +123,10 @@ def trajectory(
     shared = np.abs(_smooth(rng, frames, 0.07 * fps))
     for name in _TALK:
         move({name: 1.0}, talking * (2.2 * shared + 0.5 * _smooth(rng, frames, 0.08 * fps)))
-    move(_BLINK, 10.0 * _blinks(rng, frames, fps))
+    closed = _blinks(rng, frames, fps)
+    for name in LIDS:
+        if name in directions.names:
+            motion[:, directions.column(name)] += SHUT * closed
     for parts in _GLANCE_ASIDE:
         move(parts, 0.7 * _smooth(rng, frames, 0.25 * fps))
     return (amplitude * motion).astype(np.float32)
@@ -144,13 +146,15 @@ def _envelope(rng: np.random.Generator, frames: int, fps: float) -> NDArray[np.f
 
 
 def _blinks(rng: np.random.Generator, frames: int, fps: float) -> NDArray[np.float64]:
-    """Closed eyes as bumps of about 0.2 s, every 1 to 4 s."""
+    """Closed eyes as bumps of about 0.2 s, every 1 to 4 s; every fourth time they stay shut for a while."""
     signal = np.zeros(frames)
     time = np.arange(frames) / fps
     moment = rng.uniform(0.2, 2.0)
     while moment < frames / fps:
-        signal = np.maximum(signal, np.exp(-0.5 * ((time - moment) / 0.07) ** 2))
-        moment += rng.uniform(1.0, 4.0)
+        shut = rng.uniform(0.2, 1.2) if rng.random() < 0.25 else 0.0  # s
+        away = np.maximum(np.abs(time - moment - shut / 2) - shut / 2, 0)
+        signal = np.maximum(signal, np.exp(-0.5 * (away / 0.07) ** 2))
+        moment += shut + rng.uniform(1.0, 4.0)
     return signal
 
 

@@ -121,8 +121,14 @@ def run(
         description["options"] = {**start.meta["options"], **description["options"]}
         if "imported" in start.meta:
             description["imported"] = start.meta["imported"]
+        if "names" in start.meta:
+            description["names"] = start.meta["names"]
     rows: list[dict[str, Any]] = []
-    if o["kind"] == "directions":
+    if o["kind"] == "directions" and start is None:
+        if o["steps"]:
+            raise InputError(
+                "steps", f"is {o['steps']}, but lids start from directions", "name these by --init"
+            )
         tensors = _fit_directions(o, state, description)
     elif o["steps"]:
         trained = carry_out(read_job(name, o, datasets, start, inverter, same_motion), state, deadline)
@@ -251,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if a.processes < 0:
         raise InputError("--processes", f"got {a.processes}", "give 0 or more")
-    trains = a.options.get("steps", OPTIONS["steps"]) and a.options.get("kind") != "directions"
+    trains = a.options.get("steps", OPTIONS["steps"])
     processes = a.processes or granted() or 1
     if trains and processes > 1 and not launched():
         arguments = sys.argv[1:] if argv is None else argv

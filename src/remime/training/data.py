@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from remime.layout import Dataset
 
 _OPEN_SHARDS = 16
+_FOLLOWING = 0.5  # of the eyes' opening, which rendered lids lose when the eyes look down (least squares)
 _SAME_MOMENT = 1e-3  # s; times of frames are rounded to a video's time base
 
 
@@ -111,12 +112,40 @@ class Frames:
         Raises:
             InputError: a shard's clips cannot be read, or do not fit the frames.
         """
+        for where, truth in self._truth("w_plus"):
+            yield where, torch.from_numpy(truth["w_plus"])
+
+    def closed_lids(self) -> Iterator[tuple[list[int], Tensor]]:
+        """How far rendered heads close their lids, as their source stored it beside the clips.
+
+        Yields:
+            for each clip of which it is known: positions of its frames, and [n], 0 (open) to 1 (closed): the
+            coefficient eyeBlink and half of eyeLookDown, since lids follow the eyes, in the mean of both.
+
+        Raises:
+            InputError: as ``true_latents``.
+        """
+        for where, truth in self._truth("coefficients", "names"):
+            names = truth["names"].tolist()
+            blink, down = (
+                truth["coefficients"][:, [name.startswith(unit) for name in names]].mean(1)
+                for unit in ("eyeBlink", "eyeLookDown")
+            )
+            yield where, torch.from_numpy(np.clip(blink + _FOLLOWING * down, 0, 1).astype(np.float32))
+
+    def _truth(self, name: str, *beside: str) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+        """What clips came with beside them.
+
+        Yields:
+            for each clip that came with an array [T, ...] of this name: positions of its frames, that array's
+            rows for them, and further arrays as they are.
+        """
         clips: dict[tuple[str, str], dict[str, list[int]]] = {}
         for i, sample in enumerate(self.samples):
             clips.setdefault((sample.dataset, sample.shard), {}).setdefault(sample.clip, []).append(i)
         for (dataset, shard), wanted in clips.items():
             tar = self._datasets[dataset].tar(shard)
-            for clip, truth in _stored_truth(tar, wanted):
+            for clip, truth in _stored_truth(tar, wanted, name, beside):
                 moments = np.array([self.samples[i].time for i in wanted[clip]])
                 away = np.abs(truth["time"][None] - moments[:, None])
                 if not (away.min(1) <= _SAME_MOMENT).all():
@@ -125,11 +154,13 @@ class Frames:
                         f"the frames of {clip!r} have other times than the stored truth",
                         "delete it, and it is collected and aligned again",
                     )
-                yield wanted[clip], torch.from_numpy(truth["w_plus"][away.argmin(1)])
+                yield wanted[clip], truth | {name: truth[name][away.argmin(1)]}
 
 
-def _stored_truth(tar: Path, clips: Collection[str]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Times and latents of some clips of a shard, as far as their source stored any."""
+def _stored_truth(
+    tar: Path, clips: Collection[str], name: str, beside: Sequence[str]
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Times and an array of some clips of a shard, and others beside it, as far as their source stored it."""
     if not tar.is_file() and not tar.parent.is_dir():  # clips that are read in place
         return
     try:
@@ -139,8 +170,8 @@ def _stored_truth(tar: Path, clips: Collection[str]) -> Iterator[tuple[str, dict
                 content = archive.extractfile(member) if is_truth and clip in clips else None
                 if content is not None:
                     with np.load(io.BytesIO(content.read())) as truth:
-                        if "w_plus" in truth:
-                            yield clip, {name: truth[name] for name in ("time", "w_plus")}
+                        if name in truth:
+                            yield clip, {key: truth[key] for key in ("time", name, *beside)}
     except (
         OSError,
         EOFError,

@@ -15,8 +15,9 @@ from remime.devices import compute_device
 from remime.encoders.small import HEAD
 from remime.errors import InputError
 from remime.files import sha256
+from remime.layout import follows_directions
 from remime.methods.mapping import COMPONENTS
-from remime.models import Model, load_model
+from remime.models import Model, load_model, shipped
 from remime.runtime import cores
 from remime.training.data import Frames, SameMotion, indexed_frames, selected_frames
 from remime.training.loop import LoopOptions, Result, Task, evaluate, train
@@ -118,6 +119,7 @@ def read_job(
         o,
         STAGES["train"],
         sha256(inverter) if inverter is not None else "",
+        directions_of(o, start is not None),
         sorted(start.meta.items()) if start is not None else "",
         [(d.argument(), _tables(d, o)) for d in datasets],
         [(d.argument(), _offered(d)) for d in same_motion],
@@ -135,6 +137,11 @@ def read_job(
     driving = selected_frames(same_motion, "val", sampled=False) if same_motion else None
     leaking = _sharing(same_motion, o["seed"])
     return Job(name, o, digest, names, frames[0], frames[1], start, shared, driving, leaking)
+
+
+def directions_of(options: Mapping[str, Any], starts: bool) -> str:
+    """The sha256 of the shipped directions, where a training reads them."""
+    return sha256(shipped("puppet-directions")) if follows_directions(options, starts) else ""
 
 
 def _sharing(datasets: Sequence[Dataset], seed: int) -> SameMotion | None:
@@ -244,6 +251,13 @@ def _task(options: dict[str, Any], job: Job, state: Path, device: torch.device, 
             processes,
         )
     generator = load_generator(options["generator"]).to(device)
+    if options["kind"] == "directions":
+        from remime.sources.directions import of_model
+        from remime.training.lids import LidsTask
+
+        assert job.start is not None
+        how = options["batch"], options["learning_rate"], options["seed"]
+        return LidsTask(generator, of_model(job.start), *how, processes)
     if options["kind"] == "inverter":
         from remime.training.inverters import InverterTask
 

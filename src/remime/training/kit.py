@@ -15,9 +15,9 @@ from torch import Tensor
 from remime.errors import InputError
 from remime.files import atomic
 from remime.images import to_tensor
-from remime.models import Model
+from remime.models import Model, shipped
 from remime.training.data import Frames, SameMotion, Sample
-from remime.training.job import Job
+from remime.training.job import Job, directions_of
 from remime.training.parts import LIMIT, Parts, read_parts, write_parts
 from remime.versions import STAGES
 from remime.weights.store import weights_dir
@@ -29,7 +29,7 @@ class CarriedFrames(Frames):
     def __init__(self, samples: Sequence[Sample], carried: dict[str, Any]) -> None:
         super().__init__([], samples)
         self._jpegs, self._ends = carried["jpegs"], [0, *carried["ends"].tolist()]
-        self._latents, self._truth = carried["latents"], carried["truth"]
+        self._latents, self._true, self._lids = carried["latents"], carried["truth"], carried["lids"]
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """Aligned frames [B,3,R,R] in [-1,1]."""
@@ -48,7 +48,11 @@ class CarriedFrames(Frames):
 
     def true_latents(self) -> Iterator[tuple[list[int], Tensor]]:
         """As ``Frames.true_latents``."""
-        yield from self._truth
+        yield from self._true
+
+    def closed_lids(self) -> Iterator[tuple[list[int], Tensor]]:
+        """As ``Frames.closed_lids``."""
+        yield from self._lids
 
 
 def pack_kit(job: Job, networks: Iterable[Path], folder: Path, limit: int = LIMIT) -> Parts:
@@ -75,6 +79,7 @@ def pack_kit(job: Job, networks: Iterable[Path], folder: Path, limit: int = LIMI
         "same_motion": None if job.same_motion is None else _carry_motions(job.same_motion),
         "leaking": None if job.leaking is None else _carry_motions(job.leaking),
         "start": None if start is None else {"tensors": start.tensors, "meta": start.meta},
+        "directions": directions_of(job.options, start is not None),
         "networks": {
             file.name: _bytes(file.read_bytes())
             for network in networks
@@ -103,9 +108,15 @@ def read_kit(folder: Path, name: str, weights: Path | None = None) -> Job:
                 folder, f"would write {file!r}", "only networks belong into it; prepare it again"
             )
         _put((weights or weights_dir()) / file, content)
+    start = tree["start"] and Model(tree["start"]["tensors"], tree["start"]["meta"])
+    if tree["directions"] != directions_of(tree["options"], start is not None):
+        raise InputError(
+            shipped("puppet-directions"),
+            "differs from what the job was prepared with",
+            "train with the same commit that prepared it",
+        )
     parts = ("train", "validation", "driving")
     train, validation, driving = (tree[k] and _carried(tree[k]) for k in parts)
-    start = tree["start"] and Model(tree["start"]["tensors"], tree["start"]["meta"])
     shared, leaking = (
         same and SameMotion(_carried(same["frames"]), same["groups"], same["seed"])
         for same in (tree["same_motion"], tree["leaking"])
@@ -136,6 +147,7 @@ def _carry(frames: Frames | None, options: dict[str, Any]) -> dict[str, Any] | N
     return _carry_images(frames) | {
         "latents": frames.latents(range(len(frames))) if with_latents else None,
         "truth": list(frames.true_latents()) if truth else [],
+        "lids": list(frames.closed_lids()) if truth else [],
     }
 
 
@@ -148,6 +160,7 @@ def _carry_images(frames: Frames) -> dict[str, Any]:
     return {
         "latents": None,
         "truth": [],
+        "lids": [],
         "samples": [asdict(sample) for sample in frames.samples],
         "jpegs": _bytes(b"".join(jpegs)),
         "ends": torch.tensor([len(jpeg) for jpeg in jpegs]).cumsum(0),

@@ -105,7 +105,8 @@ class MappingTask(Task):
 
     The term ``latent`` is ours: the output's latent against the driving frame's, in self-reenactment. It
     needs no decode, and lets the ``small`` preset learn on a CPU. Inversions lose much of lids and lips; for
-    frames that were rendered from known latents, the target's inversion plus the true change is wanted.
+    frames that were rendered from known latents, the target's inversion plus the true change is wanted. Of
+    rendered heads the lids are known: along what closes lids in W+ their true change is wanted.
 
     The term ``same_motion`` is ours, too: the variance, over people who show one moment of one motion, of
     what M adds for it. Self-reenactment leaves that open: what a face's shape adds to E_m's code cancels
@@ -246,16 +247,41 @@ class MappingTask(Task):
         return correction.requires_grad_(True)
 
     def _true_minus_inverted(self, frames: Frames) -> Tensor | None:
-        """What inversion took from the latents [N,rows,512], zeros where nobody knows; None if nowhere."""
+        """What inversion took from the latents [N,rows,512], zeros where nobody knows; None if nowhere.
+
+        Of generated frames that is known altogether, up to one offset for each clip, of rendered heads only
+        along what closes lids.
+        """
         assert self.cached_latents is not None
-        difference, known = None, 0
+        difference, known, blinking = None, 0, 0
         for where, true in frames.true_latents():
             if difference is None:
                 difference = torch.zeros_like(self.cached_latents)
             difference[where] = (true - self.cached_latents[where].float()).half()
             known += len(where)
-        print(f"the true latents of {known} of {len(frames)} frames are known", file=sys.stderr)
+        closing = self._closing()
+        for where, closed in frames.closed_lids() if closing is not None else ():
+            if difference is None:
+                difference = torch.zeros_like(self.cached_latents)
+            assert closing is not None
+            inverted = self.cached_latents[where].float().flatten(1) @ closing / (closing @ closing)
+            lost = torch.outer(closed - inverted, closing)
+            difference[where] = lost.view_as(difference[where]).half()
+            blinking += len(where)
+        print(
+            f"the true latents of {known} of {len(frames)} frames are known, of {blinking} the lids",
+            file=sys.stderr,
+        )
         return difference
+
+    def _closing(self) -> Tensor | None:
+        """What closes lids, [rows*512]; None where nobody knows it."""
+        lids = load_directions().lids if self.o.get("generator", EMBEDDED) == EMBEDDED else None
+        if lids is None:
+            return None
+        closing = torch.zeros(self.method.rows, lids.shape[1])
+        closing[: len(lids)] = torch.from_numpy(lids)
+        return closing.flatten()
 
     @torch.no_grad()
     def _prepare(self, encoder: MeshMotionEncoder, frames: Frames) -> None:

@@ -12,6 +12,7 @@ from remime.methods import Driving, build_method, load_method
 from remime.methods.mapping import Correction, DirectionMap, FullMap, Mapping, MeshMotionEncoder
 from remime.methods.resting import RESTS, Rest
 from remime.models import load_model, save_model
+from remime.sources.directions import load_directions
 from tests import tiny
 
 ROWS = 3
@@ -132,6 +133,33 @@ def test_expressions_are_scaled_and_turns_are_not():
     expected = torch.einsum("ck,krd->crd", weights * kept, measured)
     assert torch.allclose(small_map.directions[:, :8], expected, atol=1e-4)
     assert torch.allclose(small_map.directions[:, 8:], 0.25 * beyond, atol=1e-5)
+
+
+def test_directions_that_only_rounding_tells_apart_share_their_weight():
+    """As the shipped ones of both lids, which are one direction times the spread of either."""
+    source = torch.Generator().manual_seed(3)
+    measured = torch.randn(4, ROWS, 512, generator=source)
+    measured[3] = measured[2] * 0.97 / 3 * 3.0000001
+    weights = torch.tensor([[0.5, -1.0, 1.0, 1.0], [0.2, 0.0, -0.6, -0.6]])
+    small_map = DirectionMap(ROWS, components=2)
+    with torch.no_grad():
+        small_map.directions.copy_(torch.einsum("ck,krd->crd", weights, measured))
+    rest = Rest(0.5, own=0.1, spread=1.0)
+    small_map.take_apart(measured, [0], 1.0, {2: rest, 3: rest})
+    assert torch.allclose(small_map.resting.readings, weights[:, 2:], atol=0.05)
+
+
+def test_the_shipped_directions_give_sane_weights():
+    steps = torch.from_numpy(load_directions().steps)
+    small_map = DirectionMap(16, components=4)
+    weights = torch.randn(4, len(steps), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        small_map.directions[:, : steps.shape[1]] = torch.einsum("ck,krd->crd", weights, steps)
+    before = small_map.directions.clone()
+    rest = Rest(0.5, own=0.1, spread=1.0)
+    small_map.take_apart(steps, [0], 1.0, dict.fromkeys(range(len(steps)), rest))
+    assert small_map.resting.readings.abs().max() < 10
+    assert torch.allclose(small_map.directions, before, atol=1e-3)
 
 
 MEASURED = torch.randn(3, ROWS, 512, generator=torch.Generator().manual_seed(4))

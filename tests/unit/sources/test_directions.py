@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,17 @@ import torch
 from remime.errors import InputError
 from remime.faces.mesh import BLENDSHAPES
 from remime.models import save_model
-from remime.sources.directions import MIN_SPREAD, POSES, ROWS, fit_directions, load_directions, to_tensors
+from remime.sources.directions import (
+    EYES,
+    LIDS,
+    MIN_SPREAD,
+    POSES,
+    ROWS,
+    SHUT,
+    fit_directions,
+    load_directions,
+    to_tensors,
+)
 
 NAMES = (*POSES, *BLENDSHAPES)
 MOVING = ("yaw", "pitch", "jawOpen", "mouthSmileLeft", "eyeBlinkLeft")
@@ -82,12 +94,30 @@ def test_expressions_leave_coarse_rows_alone(directions):
         assert moved[directions.column(name)].tolist() == [row >= first for row in range(ROWS)]
 
 
+def test_lids_close_by_their_own_direction(planted, directions):
+    """Both eyes together, when both move by what closed eyes measure; all else is as before."""
+    measured = planted[1].copy()
+    measured[:, NAMES.index("eyeBlinkRight")] = 0.5 + 0.05 * np.random.default_rng(3).standard_normal(4000)
+    plain = fit_directions(planted[0], measured)
+    lids = np.zeros((ROWS, 512), np.float32)
+    lids[EYES:] = 3.0
+    closing = replace(plain, lids=lids)
+    motion = np.zeros((1, len(plain.names)))
+    for name in LIDS:
+        motion[0, plain.column(name)] = SHUT
+    np.testing.assert_allclose(closing.offset(motion)[0], lids, rtol=1e-5)
+    others = [plain.column(n) for n in plain.names if n not in LIDS]
+    assert np.array_equal(closing.steps[others], plain.steps[others])
+
+
 def test_ridge_shrinks(planted):
     few = [fit_directions(planted[0][:60], planted[1][:60], ridge=r) for r in (0.0, 20.0)]
     assert np.linalg.norm(few[1].basis) < np.linalg.norm(few[0].basis)
 
 
-def test_file_gives_the_same_directions(directions, tmp_path, monkeypatch):
+@pytest.mark.parametrize("lids", [None, np.ones((ROWS, 512), np.float32)])
+def test_file_gives_the_same_directions(directions, tmp_path, monkeypatch, lids):
+    directions = replace(directions, lids=lids)
     monkeypatch.setenv("REMIME_MODELS", str(tmp_path))
     tensors = {k: torch.from_numpy(v) for k, v in to_tensors(directions).items()}
     save_model(
@@ -95,7 +125,7 @@ def test_file_gives_the_same_directions(directions, tmp_path, monkeypatch):
     )
     loaded = load_directions("mine")
     assert loaded.names == directions.names
-    for field in ("basis", "mean", "spread", "correlation"):
+    for field in ("basis", "mean", "spread", "correlation", "lids"):
         assert np.array_equal(getattr(loaded, field), getattr(directions, field))
 
 

@@ -12,7 +12,7 @@ from remime import video
 from remime.faces.mesh import BLENDSHAPES
 from remime.shards import split_of
 from remime.sources import puppets
-from remime.sources.directions import ROWS, Directions, load_directions
+from remime.sources.directions import LIDS, ROWS, SHUT, Directions, load_directions
 from tests import tiny
 
 NAMES = ("yaw", "pitch", *BLENDSHAPES[1:])
@@ -89,7 +89,7 @@ def test_sizes_are_in_units_of_the_measured_spread(directions):
 def test_every_part_has_a_direction():
     """A part that only one side of the face had would pull all faces askew."""
     groups = [group.parts for group in puppets._SLOW]
-    parts = set().union(*groups, puppets._BLINK, puppets._TALK, *puppets._GLANCE_ASIDE)
+    parts = set().union(*groups, LIDS, puppets._TALK, *puppets._GLANCE_ASIDE)
     assert parts <= set(load_directions().names)
 
 
@@ -101,22 +101,26 @@ def test_a_smile_is_more_than_the_corners_of_a_mouth(directions):
 
 
 def test_blinks(directions):
-    both = [motion(directions, f"eyeBlink{side}") for side in ("Left", "Right")]
+    both = [motion(directions, name) for name in LIDS]
     assert np.array_equal(*both)
-    closed = both[0] / 10
-    peaks = (
-        np.flatnonzero((closed[1:-1] > closed[:-2]) & (closed[1:-1] >= closed[2:]) & (closed[1:-1] > 0.5)) + 1
-    )
-    gaps = np.diff(peaks) / 25
-    assert 60 < len(peaks) < 160
-    assert gaps.min() > 0.95
-    assert gaps.max() < 4.05
+    closed = both[0] * directions.spread[directions.column(LIDS[0])] / SHUT
+    shut = (closed > 0.5).astype(int)
+    begin, end = np.flatnonzero(np.diff(shut) > 0) + 1, np.flatnonzero(np.diff(shut) < 0) + 1
+    begin, end = begin[: len(end)], end[-len(begin) :]
+    assert 60 < len(begin) < 140
+    gaps = (begin[1:] - end[:-1]) / 25
+    # Half closed for 2.355 standard deviations of 0.07 s, and for as long as they stay shut.
+    half = 2.355 * 0.07
+    assert gaps.min() > 1 - half - 0.05
+    assert gaps.max() < 4 + 0.05
+    lengths = (end - begin) / 25
+    short = lengths < half + 0.1
+    assert 0.6 < short.mean() < 0.9
+    assert lengths[short].mean() == pytest.approx(half, abs=0.02)
+    assert lengths[~short].max() < half + 1.2 + 0.05
     assert closed.min() == pytest.approx(0, abs=1e-6)
-    assert both[0].max() > 2.5
-    assert closed[peaks].min() > 0.9
-    # Half closed for 2.355 standard deviations of 0.07 s; open most of the time.
-    assert (closed > 0.5).sum() / len(peaks) / 25 == pytest.approx(2.355 * 0.07, rel=0.1)
-    assert (closed < 0.01).mean() > 0.75
+    assert all(closed[b:e].max() > 0.8 for b, e in zip(begin, end, strict=True))
+    assert (closed < 0.01).mean() > 0.7
 
 
 def test_eyes_look_together(directions):

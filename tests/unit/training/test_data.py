@@ -107,6 +107,21 @@ def test_clips_without_truth(dataset, rendered):
     assert list(frames.true_latents()) == []
 
 
+def test_closed_lids_of_rendered_heads(tmp_path):
+    """Of both eyes and at the frames' own moments, with what lids do when eyes look down."""
+    dataset = tiny.make_dataset(tmp_path / "results" / "faces")
+    for shard in dataset.shard_names:
+        tiny.add_blinks(dataset, shard)
+    frames = indexed_frames([dataset], "psp", "train")
+    found = {i: v for where, lids in frames.closed_lids() for i, v in zip(where, lids.tolist(), strict=True)}
+    assert sorted(found) == list(range(len(frames)))
+    for i, closed in found.items():
+        sample = frames.samples[i]
+        expected = tiny.closed_lids(tiny.CLIPS[sample.clip][1])[round((sample.time - 0.5) * 25)]
+        assert closed == pytest.approx(float(expected), abs=1e-6)
+    assert list(frames.true_latents()) == []
+
+
 def test_truth_that_cannot_be_used_is_named(rendered):
     frames, tar = rendered(0)
     whole = tar.read_bytes()

@@ -12,6 +12,7 @@ from remime.models import load_model
 from remime.training.job import read_job
 from remime.training.kit import pack_kit, read_kit
 from remime.training.parts import read_parts, write_parts
+from remime.versions import STAGES
 from tests import tiny
 
 OPTIONS = {"kind": "inverter", "method": "restyle-psp", "generator": "tiny", "steps": 1}
@@ -35,7 +36,7 @@ def test_an_inverters_job(tmp_path, dataset, network):
     start = load_model(tiny.save_inverter(tmp_path / "start.safetensors"))
     job = read_job("psp", OPTIONS, [dataset], start)
     made = pack_kit(job, [network], tmp_path / "kit")
-    assert made.about == {"kind": "job", "name": "psp", "digest": job.digest, "train": 4}
+    assert made.about == {"kind": "job", "name": "psp", "digest": job.digest, "train": STAGES["train"]}
     there = read_kit(tmp_path / "kit", "psp", tmp_path / "other")
     for key in ("name", "options", "digest", "datasets"):
         assert getattr(there, key) == getattr(job, key)
@@ -72,6 +73,47 @@ def test_a_methods_job(tmp_path, dataset, network, truth):
         assert where == expected
         assert torch.equal(latents, true)
     assert there.start is None
+
+
+def test_known_lids_travel_too(tmp_path, dataset):
+    for shard in dataset.shard_names:
+        tiny.add_blinks(dataset, shard)
+    inverter = tiny.save_inverter(tmp_path / "inverter.safetensors")
+    options = {**OPTIONS, "kind": "method", "method": "mapping", "inverter": "psp", "latent_batch": 4}
+    job = read_job("m", options, [dataset], None, inverter)
+    pack_kit(job, [], tmp_path / "kit")
+    there = read_kit(tmp_path / "kit", "m", tmp_path)
+    assert job.train is not None
+    assert there.train is not None
+    ours, theirs = (list(frames.closed_lids()) for frames in (job.train, there.train))
+    assert [where for where, _ in theirs] == [where for where, _ in ours]
+    assert torch.equal(*(torch.cat([lids for _, lids in known]) for known in (ours, theirs)))
+
+
+def test_a_job_belongs_to_its_directions(tmp_path, dataset, monkeypatch):
+    """Its loss is about them, so another machine must have the same."""
+    inverter = tiny.save_inverter(tmp_path / "inverter.safetensors")
+    options = {**OPTIONS, "kind": "method", "method": "mapping", "inverter": "psp", "latent_batch": 4}
+    options["generator"] = "mobile-ffhq"
+    file = tmp_path / "models" / "puppet-directions.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"one")
+    monkeypatch.setenv("REMIME_MODELS", str(file.parent))
+    job = read_job("m", options, [dataset], None, inverter)
+    pack_kit(job, [], tmp_path / "kit")
+    assert read_kit(tmp_path / "kit", "m", tmp_path).digest == job.digest
+    file.write_bytes(b"other")
+    with pytest.raises(InputError, match="differs from what the job was prepared with"):
+        read_kit(tmp_path / "kit", "m", tmp_path)
+    assert read_job("m", options, [dataset], None, inverter).digest != job.digest
+    # Who reads none, does not depend on them.
+    unaware = [{**options, "generator": "tiny"}, {**options, "preset": "paper", "latent_batch": 0}]
+    for without in unaware:
+        digests = []
+        for content in (b"one", b"other"):
+            file.write_bytes(content)
+            digests.append(read_job("m", without, [dataset], None, inverter).digest)
+        assert digests[0] == digests[1]
 
 
 def test_people_who_share_motions_travel_too(tmp_path, dataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -126,6 +126,43 @@ def test_rendered_frames_show_the_true_motion(tmp_path, made):
     unaware = one_step(made(where=rendered, **LATENT, truth=False))["latent"]
     assert unaware == pytest.approx(one_step(made(**LATENT))["latent"])
     assert unaware != pytest.approx(float(expected.detach()), rel=0.1)
+
+
+def test_lids_of_rendered_heads_close_as_they_do(tmp_path, made, monkeypatch):
+    """What closes lids is as large in the wanted latents as they are closed, all else is the inversions'."""
+    rendered = tiny.make_dataset(tmp_path / "results" / "faces")
+    for shard in rendered.shard_names:
+        tiny.add_blinks(rendered, shard)
+    # Fewer rows than W+ has, as the shipped ones; along these the tiny clips move.
+    lids = tiny.directions()[0, : tiny.ROWS - 2].numpy()
+    monkeypatch.setattr(mapping, "EMBEDDED", "tiny")
+    monkeypatch.setattr(mapping, "load_directions", lambda: Known(lids))
+    task = made(where=rendered, **LATENT, generator="tiny")
+    frames = task.pairs.frames
+    inverted = frames.latents(range(len(frames)))
+    wanted = inverted + task.true_minus_inverted.float()
+    closing = torch.zeros(tiny.ROWS, 512)
+    closing[: len(lids)] = torch.from_numpy(lids)
+    along = [(w.flatten(1) @ closing.flatten()) / closing.square().sum() for w in (inverted, wanted)]
+    closed = [
+        tiny.closed_lids(tiny.CLIPS[s.clip][1])[round((s.time - 0.5) * 25)].item() for s in frames.samples
+    ]
+    assert along[0].std() > 0.1
+    assert along[1].tolist() == pytest.approx(closed, abs=5e-3)  # half precision
+    beside = [w - a[:, None, None] * closing for w, a in zip((inverted, wanted), along, strict=True)]
+    assert torch.allclose(*beside, atol=5e-3)
+    assert made(where=rendered, **LATENT, generator="tiny", truth=False).true_minus_inverted is None
+
+
+@dataclass
+class Known:
+    """Directions of which only the lids are told."""
+
+    lids: np.ndarray
+
+    @property
+    def steps(self):
+        return np.zeros((1, *self.lids.shape), np.float32)
 
 
 def moving(task):
