@@ -18,7 +18,7 @@ STAGES: dict[str, int] = {
     "index": 1,
     "train": 5,
     "plan": 1,
-    "reenact": 5,
+    "reenact": 6,
     "external": 1,
     "answer": 1,
     "score": 1,

@@ -11,33 +11,22 @@ from remime.generators import load_generator
 from remime.heads.take import Take, motion_of, render
 from remime.images import fit, to_image, to_tensor
 from remime.methods import Driving, load_method
+from remime.metrics.expression import LEFT_EYE, RIGHT_EYE, eye_aspect_ratio
 from remime.models import shipped
 from remime.sources.directions import ROWS, load_directions
 from remime.training.generated import sample_latents
 
 NETWORKS = ("mobile-ffhq", "face-mesh", "blendshapes", "dlib-landmarks-68", "sface")
 FACES, SEED = 8, 12_345
-# dlib's points of an eye: corners, then two pairs of upper and lower lid.
-EYES = ((36, 39, 37, 41, 38, 40), (42, 45, 43, 47, 44, 46))
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 
 def opening(images):
-    """How wide eyes are open, [B]: height by width of both (the eye aspect ratio, Soukupová & Čech 2016)."""
-    ratios = []
-    for image in to_image(fit(images, 512)):
-        (face,) = FaceTracker().detect(image)
-        points = face.landmarks
-        distance = [
-            (
-                np.linalg.norm(points[a] - points[b]),
-                np.linalg.norm(points[c] - points[d]) + np.linalg.norm(points[e] - points[f]),
-            )
-            for a, b, c, d, e, f in EYES
-        ]
-        ratios.append(np.mean([height / (2 * width) for width, height in distance]))
-    return np.array(ratios)
+    """How wide eyes are open, [B]: height by width, the mean of both."""
+    faces = [FaceTracker().detect(image) for image in to_image(fit(images, 512))]
+    points = np.stack([face.landmarks for (face,) in faces])
+    return (eye_aspect_ratio(points, LEFT_EYE) + eye_aspect_ratio(points, RIGHT_EYE)) / 2
 
 
 @pytest.fixture(scope="module")

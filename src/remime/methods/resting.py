@@ -26,8 +26,8 @@ class Rest:
     spread: float
 
 
-_BROWS, _GAZE = Rest(0.5, own=0.7, spread=1.9), Rest(0.5, own=0.5, spread=1.4)
-_LIDS, _MOUTH = Rest(0.2, own=0.1, spread=1.0), Rest(0.2, own=0.2, spread=0.9)
+_BROWS, _GAZE = Rest(0.5, own=0.7, spread=0.8), Rest(0.5, own=0.5, spread=0.4)
+_LIDS, _MOUTH = Rest(0.2, own=0.2, spread=0.6), Rest(0.2, own=0.3, spread=0.4)
 # Parameters that differ more by how a face is built than by what somebody expresses throughout a clip.
 RESTS = {
     "browDownLeft": _BROWS,
