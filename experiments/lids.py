@@ -74,7 +74,7 @@ def main() -> None:
             guess = inverter.invert(image)[0]
         targets.append(fitted(image[0], guess))
     latents = torch.stack(targets)
-    print("| mapping | driving | driving eyes | results, mean | least, most |\n|---|---|---|---|---|")
+    print("| mapping | driving | driving eyes | results, median | least, most |\n|---|---|---|---|---|")
     for path in a.mappings:
         method = load_method(OPTIONS, path, generator)
         for name, clip in driving(frames).items():
@@ -90,7 +90,7 @@ def main() -> None:
                     shares.append(closed / wide)
             driven = course[moments[1]] / course[moments[0]]
             print(
-                f"| {path.stem} | {name} | {driven:.2f} | {np.nanmean(shares):.2f} |"
+                f"| {path.stem} | {name} | {driven:.2f} | {np.nanmedian(shares):.2f} |"
                 f" {np.nanmin(shares):.2f}, {np.nanmax(shares):.2f} |",
                 flush=True,
             )
