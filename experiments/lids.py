@@ -74,16 +74,18 @@ def main() -> None:
             guess = inverter.invert(image)[0]
         targets.append(fitted(image[0], guess))
     latents = torch.stack(targets)
+    with torch.no_grad():
+        shown = fit(generator.synthesize(latents, resolution=256), 256)
+    clips = driving(frames)
     print("| mapping | driving | driving eyes | results, median | least, most |\n|---|---|---|---|---|")
     for path in a.mappings:
         method = load_method(OPTIONS, path, generator)
-        for name, clip in driving(frames).items():
+        for name, clip in clips.items():
             course = opening(to_image(clip))
             moments = [int(np.nanargmax(course)), int(np.nanargmin(course))]
             shares = []
             with torch.inference_mode():
                 rest = Driving(rest=method.rest(method.observe(clip)))
-                shown = fit(generator.synthesize(latents, resolution=256), 256)
                 for latent, image in zip(latents, shown, strict=True):
                     moved = method.drive(method.identify(latent, image), clip[moments], driving=rest)
                     wide, closed = opening(to_image(fit(generator.synthesize(moved, resolution=256), 256)))

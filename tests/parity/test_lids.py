@@ -6,12 +6,12 @@ import torch
 
 from remime.faces.alignment import quad, warp
 from remime.faces.identity import load_identity
-from remime.faces.landmarks import FaceTracker
 from remime.generators import load_generator
 from remime.heads.take import Take, motion_of, render
 from remime.images import fit, to_image, to_tensor
 from remime.methods import Driving, load_method
 from remime.metrics.expression import LEFT_EYE, RIGHT_EYE, eye_aspect_ratio
+from remime.metrics.networks import landmark_finder
 from remime.models import shipped
 from remime.sources.directions import ROWS, load_directions
 from remime.training.generated import sample_latents
@@ -24,8 +24,7 @@ pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 def opening(images):
     """How wide eyes are open, [B]: height by width, the mean of both."""
-    faces = [FaceTracker().detect(image) for image in to_image(fit(images, 512))]
-    points = np.stack([face.landmarks for (face,) in faces])
+    points = np.stack([*map(landmark_finder(), to_image(fit(images, 512)))])
     return (eye_aspect_ratio(points, LEFT_EYE) + eye_aspect_ratio(points, RIGHT_EYE)) / 2
 
 

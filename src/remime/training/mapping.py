@@ -253,26 +253,21 @@ class MappingTask(Task):
         along what closes lids.
         """
         assert self.cached_latents is not None
-        difference, known, blinking = None, 0, 0
+        difference, known, blinking = torch.zeros_like(self.cached_latents), 0, 0
         for where, true in frames.true_latents():
-            if difference is None:
-                difference = torch.zeros_like(self.cached_latents)
             difference[where] = (true - self.cached_latents[where].float()).half()
             known += len(where)
-        closing = self._closing()
-        for where, closed in frames.closed_lids() if closing is not None else ():
-            if difference is None:
-                difference = torch.zeros_like(self.cached_latents)
-            assert closing is not None
-            inverted = self.cached_latents[where].float().flatten(1) @ closing / (closing @ closing)
-            lost = torch.outer(closed - inverted, closing)
-            difference[where] = lost.view_as(difference[where]).half()
-            blinking += len(where)
+        if (closing := self._closing()) is not None:
+            for where, closed in frames.closed_lids():
+                inverted = self.cached_latents[where].float().flatten(1) @ closing / (closing @ closing)
+                lost = torch.outer(closed - inverted, closing)
+                difference[where] = lost.view_as(difference[where]).half()
+                blinking += len(where)
         print(
             f"the true latents of {known} of {len(frames)} frames are known, of {blinking} the lids",
             file=sys.stderr,
         )
-        return difference
+        return difference if known or blinking else None
 
     def _closing(self) -> Tensor | None:
         """What closes lids, [rows*512]; None where nobody knows it."""
