@@ -39,10 +39,17 @@ _AROUND = (
     *(467, 260, 259, 257, 258, 286, 414, 463, 341, 256, 252, 253, 254, 339, 255, 359),
     *range(468, POINTS),
 )
+# Where lids close over the eye: along its contour's upper and lower edge, opposite points; and skin near by,
+# the fold above and the bags below.
+_UPPER = ((161, 160, 159, 158, 157), (388, 387, 386, 385, 384))
+_LOWER = ((163, 144, 145, 153, 154), (390, 373, 374, 380, 381))
+_SKIN = ((27, 28, 29, 118, 119, 120, 229, 230, 231), (257, 258, 259, 347, 348, 349, 449, 450, 451))
+_HEIGHTS = (0.15, 0.3, 0.45)  # of the way down; below these lies the line of lashes, which is darker
 # How far the mask reaches beyond an eye's contour, in its width: above, where lids fold, below and aside.
 _ABOVE, _BELOW, _ASIDE = 0.45, 0.35, 0.25
-# Per unit of eyeBlink, pixel² of all other points, LPIPS, 1 - cosine, and 512 of the squared direction.
-_WEIGHTS = {"closed": 4.0, "stays": 0.02, "lpips": 2.0, "id": 0.6, "size": 0.002}
+# Per unit of eyeBlink, pixel² of all other points, LPIPS, 1 - cosine, squared values, and 512 of the squared
+# direction.
+_WEIGHTS = {"closed": 4.0, "stays": 0.02, "lpips": 2.0, "id": 0.6, "colour": 2.0, "size": 0.002}
 START = 8.0  # standard deviations of the regression's own direction, from which the descent starts
 OPEN = 0.06  # eyeBlink of eyes that are wide open; of rendered heads it is 0.04
 VALIDATION_FACES, VALIDATION_SEED = 16, 7_000_000
@@ -82,7 +89,8 @@ class LidsTask(Task):
     """Find the direction that closes lids.
 
     Loss: how far eyeBlink stays below what it is when rendered heads shut their eyes, and a little more;
-    squared steps of all points of the mesh but the eyes'; LPIPS of the picture but the eyes; identity; the
+    squared steps of all points of the mesh but the eyes'; LPIPS of the picture but the eyes; identity; how
+    far the lids' colour is from that of skin near by, without which they come out pale as eyeballs; the
     direction's own size.
 
     Args:
@@ -145,6 +153,7 @@ class LidsTask(Task):
             "stays": steps.square().sum(2).mean(),
             "lpips": self.losses.perceptual(torch.lerp(after, before, eyes), before),
             "id": self.losses.same_person(after, before),
+            "colour": _off_colour(after, before, seen.points),
             "size": self.closing.closing().square().sum() / 512,
         }
         return terms, blinks
@@ -169,6 +178,31 @@ class LidsTask(Task):
             figures["score"] += sum(_WEIGHTS[k] * float(v) for k, v in terms.items()) / VALIDATION_FACES
             figures["blink"] += float(blinks.mean()) / VALIDATION_FACES
         return figures
+
+
+def _off_colour(after: Tensor, before: Tensor, points: Tensor) -> Tensor:
+    """How far lids that have closed differ from skin around them in `before`: a mean of squares.
+
+    Args:
+        after, before: [B,3,S,S].
+        points: [B,478,3], of `before`, in pixels.
+    """
+    blurred = [
+        F.avg_pool2d(image, 5, stride=1, padding=2, count_include_pad=False) for image in (after, before)
+    ]
+    plane, errors = points[..., :2], []
+    for upper, lower, skin in zip(_UPPER, _LOWER, _SKIN, strict=True):
+        edges = plane[:, list(upper)], plane[:, list(lower)]
+        lids = _sample(blurred[0], torch.cat([torch.lerp(*edges, height) for height in _HEIGHTS], 1))
+        wanted = _sample(blurred[1], plane[:, list(skin)]).median(2, keepdim=True).values
+        errors.append((lids - wanted).square().sum(1).mean())
+    return torch.stack(errors).mean()
+
+
+def _sample(images: Tensor, points: Tensor) -> Tensor:
+    """Colours [B,3,n] of images [B,3,S,S] at points [B,n,2] in pixels, whose centres are integers."""
+    grid = (points + 0.5) / images.shape[-1] * 2 - 1
+    return F.grid_sample(images, grid[:, None], padding_mode="border", align_corners=False)[:, :, 0]
 
 
 def _around_eyes(points: Tensor, side: int) -> Tensor:

@@ -86,15 +86,17 @@ def test_the_loss_by_hand(made):
     assert 0 < float(mask.mean()) < 1
     assert float(terms["lpips"]) == pytest.approx(float(tiny.Losses().perceptual(kept, before)), rel=1e-4)
     assert float(terms["id"]) == pytest.approx(float(tiny.Losses().same_person(after, before)), rel=1e-4)
+    colour = lids._off_colour(after, before, seen.points)
+    assert float(terms["colour"]) == pytest.approx(float(colour), rel=1e-4)
     size = sum(float(row.square().sum()) for row in task.closing.lids.detach()[EYES:]) / 512
     assert float(terms["size"]) == pytest.approx(size, rel=1e-5)
     figures = task.training_step(face, 0, Updater(task, LoopOptions(1, clip=0.0), torch.Tensor.backward))
-    weighted = {"closed": 4, "stays": 0.02, "lpips": 2, "id": 0.6, "size": 0.002}
+    weighted = {"closed": 4, "stays": 0.02, "lpips": 2, "id": 0.6, "colour": 2, "size": 0.002}
     expected = sum(weight * float(terms[name]) for name, weight in weighted.items())
     assert figures["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["closed", "stays", "lpips", "id", "size"])
+@pytest.mark.parametrize("name", ["closed", "stays", "lpips", "id", "colour", "size"])
 def test_all_terms_teach(made, name):
     task = made()
     terms, _ = task._terms(task.batch(3))
@@ -125,6 +127,26 @@ def test_mask_lies_around_the_eyes():
     assert mask[122, 125] == 0
     assert 0 < float(mask.mean()) < 0.05
     assert not lids._around_eyes(points - 1000, 256).any()
+
+
+def test_lids_are_compared_with_the_skin_around():
+    """Pale lids on darker skin; lashes, and skin that a few points miss, do not count."""
+    points = torch.full((1, POINTS, 3), 60.0)
+    for eye, left in enumerate((10.0, 34.0)):
+        for i, (upper, lower) in enumerate(zip(lids._UPPER[eye], lids._LOWER[eye], strict=True)):
+            points[0, upper] = torch.tensor([left + 2 * i, 20.0, 0.0])
+            points[0, lower] = torch.tensor([left + 2 * i, 40.0, 0.0])
+        for i, skin in enumerate(lids._SKIN[eye]):
+            points[0, skin] = torch.tensor([left + i, 50.0 if i < 7 else 5.0, 0.0])
+    before = torch.full((1, 3, 64, 64), 0.1)
+    before[:, :, :10] = -1.0  # hair, where two of nine points fell
+    after = before.clone()
+    after[:, :, 18:32] = torch.tensor([0.4, 0.1, 0.2])[:, None, None]
+    after[:, :, 34:] = -0.9
+    assert float(lids._off_colour(after, before, points)) == pytest.approx(0.3**2 + 0.1**2, abs=1e-6)
+    after[:, :, 18:32, 30:] = 0.1
+    assert float(lids._off_colour(after, before, points)) == pytest.approx((0.3**2 + 0.1**2) / 2, abs=1e-6)
+    assert lids._off_colour(before, before, points - 1000) < 1e-6
 
 
 def test_samples_follow_from_the_step_and_are_shared(made):
