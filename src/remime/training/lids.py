@@ -44,12 +44,15 @@ _AROUND = (
 _UPPER = ((161, 160, 159, 158, 157), (388, 387, 386, 385, 384))
 _LOWER = ((163, 144, 145, 153, 154), (390, 373, 374, 380, 381))
 _SKIN = ((27, 28, 29, 118, 119, 120, 229, 230, 231), (257, 258, 259, 347, 348, 349, 449, 450, 451))
-_HEIGHTS = (0.15, 0.3, 0.45)  # of the way down; below these lies the line of lashes, which is darker
+_LID, _LINE = (
+    (0.15, 0.3, 0.45),
+    (0.7, 0.85, 1.0),
+)  # of the way down: skin, and somewhere here the line of lashes
 # How far the mask reaches beyond an eye's contour, in its width: above, where lids fold, below and aside.
 _ABOVE, _BELOW, _ASIDE = 0.45, 0.35, 0.25
-# Per unit of eyeBlink, pixel² of all other points, LPIPS, 1 - cosine, squared values, and 512 of the squared
-# direction.
-_WEIGHTS = {"closed": 4.0, "stays": 0.02, "lpips": 2.0, "id": 0.6, "colour": 2.0, "size": 0.002}
+# Per unit of eyeBlink, pixel² of all other points, LPIPS, 1 - cosine, squared values (twice), and 512 of the
+# squared direction.
+_WEIGHTS = {"closed": 4.0, "stays": 0.02, "lpips": 2.0, "id": 0.6, "skin": 2.0, "lashes": 6.0, "size": 0.002}
 START = 8.0  # standard deviations of the regression's own direction, from which the descent starts
 OPEN = 0.06  # eyeBlink of eyes that are wide open; of rendered heads it is 0.04
 VALIDATION_FACES, VALIDATION_SEED = 16, 7_000_000
@@ -90,8 +93,9 @@ class LidsTask(Task):
 
     Loss: how far eyeBlink stays below what it is when rendered heads shut their eyes, and a little more;
     squared steps of all points of the mesh but the eyes'; LPIPS of the picture but the eyes; identity; how
-    far the lids' colour is from that of skin near by, without which they come out pale as eyeballs; the
-    direction's own size.
+    far the lids' colour is from that of skin near by, without which they come out pale as eyeballs; how much
+    paler their line of lashes is than the open eye's, without which a closed eye is no eye; the direction's
+    own size.
 
     Args:
         generator: frozen.
@@ -153,7 +157,7 @@ class LidsTask(Task):
             "stays": steps.square().sum(2).mean(),
             "lpips": self.losses.perceptual(torch.lerp(after, before, eyes), before),
             "id": self.losses.same_person(after, before),
-            "colour": _off_colour(after, before, seen.points),
+            **_off_colour(after, before, seen.points),
             "size": self.closing.closing().square().sum() / 512,
         }
         return terms, blinks
@@ -180,23 +184,29 @@ class LidsTask(Task):
         return figures
 
 
-def _off_colour(after: Tensor, before: Tensor, points: Tensor) -> Tensor:
-    """How far lids that have closed differ from skin around them in `before`: a mean of squares.
+def _off_colour(after: Tensor, before: Tensor, points: Tensor) -> dict[str, Tensor]:
+    """Means of squares: how far lids that have closed differ from skin near them in `before`, and how much
+    brighter their line of lashes is than that along the upper edge of the open eye.
 
     Args:
         after, before: [B,3,S,S].
         points: [B,478,3], of `before`, in pixels.
     """
-    blurred = [
-        F.avg_pool2d(image, 5, stride=1, padding=2, count_include_pad=False) for image in (after, before)
-    ]
-    plane, errors = points[..., :2], []
+    soft, sharp = ([_blur(image, side) for image in (after, before)] for side in (5, 3))
+    plane, skins, lines = points[..., :2], [], []
     for upper, lower, skin in zip(_UPPER, _LOWER, _SKIN, strict=True):
         edges = plane[:, list(upper)], plane[:, list(lower)]
-        lids = _sample(blurred[0], torch.cat([torch.lerp(*edges, height) for height in _HEIGHTS], 1))
-        wanted = _sample(blurred[1], plane[:, list(skin)]).median(2, keepdim=True).values
-        errors.append((lids - wanted).square().sum(1).mean())
-    return torch.stack(errors).mean()
+        lids = _sample(soft[0], torch.cat([torch.lerp(*edges, height) for height in _LID], 1))
+        wanted = _sample(soft[1], plane[:, list(skin)]).median(2, keepdim=True).values
+        skins.append((lids - wanted).square().sum(1).mean())
+        closed = torch.stack([_sample(sharp[0], torch.lerp(*edges, height)).mean(1) for height in _LINE])
+        line = _sample(sharp[1], edges[0]).mean(1)
+        lines.append(F.relu(closed.amin(0) - line).square().mean())
+    return {"skin": torch.stack(skins).mean(), "lashes": torch.stack(lines).mean()}
+
+
+def _blur(images: Tensor, side: int) -> Tensor:
+    return F.avg_pool2d(images, side, stride=1, padding=side // 2, count_include_pad=False)
 
 
 def _sample(images: Tensor, points: Tensor) -> Tensor:
@@ -215,4 +225,4 @@ def _around_eyes(points: Tensor, side: int) -> Tensor:
             left, right = int(low[0] - _ASIDE * width), int(high[0] + _ASIDE * width)
             top, bottom = int(low[1] - _ABOVE * width), int(high[1] + _BELOW * width)
             mask[row, 0, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1
-    return F.avg_pool2d(mask, 9, stride=1, padding=4, count_include_pad=False)
+    return _blur(mask, 9)

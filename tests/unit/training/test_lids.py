@@ -87,16 +87,17 @@ def test_the_loss_by_hand(made):
     assert float(terms["lpips"]) == pytest.approx(float(tiny.Losses().perceptual(kept, before)), rel=1e-4)
     assert float(terms["id"]) == pytest.approx(float(tiny.Losses().same_person(after, before)), rel=1e-4)
     colour = lids._off_colour(after, before, seen.points)
-    assert float(terms["colour"]) == pytest.approx(float(colour), rel=1e-4)
+    for name in ("skin", "lashes"):
+        assert float(terms[name]) == pytest.approx(float(colour[name]), rel=1e-4)
     size = sum(float(row.square().sum()) for row in task.closing.lids.detach()[EYES:]) / 512
     assert float(terms["size"]) == pytest.approx(size, rel=1e-5)
     figures = task.training_step(face, 0, Updater(task, LoopOptions(1, clip=0.0), torch.Tensor.backward))
-    weighted = {"closed": 4, "stays": 0.02, "lpips": 2, "id": 0.6, "colour": 2, "size": 0.002}
+    weighted = {"closed": 4, "stays": 0.02, "lpips": 2, "id": 0.6, "skin": 2, "lashes": 6, "size": 0.002}
     expected = sum(weight * float(terms[name]) for name, weight in weighted.items())
     assert figures["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["closed", "stays", "lpips", "id", "colour", "size"])
+@pytest.mark.parametrize("name", ["closed", "stays", "lpips", "id", "skin", "lashes", "size"])
 def test_all_terms_teach(made, name):
     task = made()
     terms, _ = task._terms(task.batch(3))
@@ -129,8 +130,9 @@ def test_mask_lies_around_the_eyes():
     assert not lids._around_eyes(points - 1000, 256).any()
 
 
-def test_lids_are_compared_with_the_skin_around():
-    """Pale lids on darker skin; lashes, and skin that a few points miss, do not count."""
+@pytest.fixture
+def eyes():
+    """Points of a mesh, [1,478,3], whose eyes are open between y = 20 and 40, skin at 50, hair at 5."""
     points = torch.full((1, POINTS, 3), 60.0)
     for eye, left in enumerate((10.0, 34.0)):
         for i, (upper, lower) in enumerate(zip(lids._UPPER[eye], lids._LOWER[eye], strict=True)):
@@ -138,15 +140,30 @@ def test_lids_are_compared_with_the_skin_around():
             points[0, lower] = torch.tensor([left + 2 * i, 40.0, 0.0])
         for i, skin in enumerate(lids._SKIN[eye]):
             points[0, skin] = torch.tensor([left + i, 50.0 if i < 7 else 5.0, 0.0])
+    return points
+
+
+def test_lids_are_compared_with_skin_near_by(eyes):
+    """Pale lids on darker skin; lashes, and hair where two of nine points fell, do not count."""
     before = torch.full((1, 3, 64, 64), 0.1)
-    before[:, :, :10] = -1.0  # hair, where two of nine points fell
+    before[:, :, :10] = -1.0
     after = before.clone()
     after[:, :, 18:32] = torch.tensor([0.4, 0.1, 0.2])[:, None, None]
     after[:, :, 34:] = -0.9
-    assert float(lids._off_colour(after, before, points)) == pytest.approx(0.3**2 + 0.1**2, abs=1e-6)
+    assert float(lids._off_colour(after, before, eyes)["skin"]) == pytest.approx(0.3**2 + 0.1**2, abs=1e-6)
     after[:, :, 18:32, 30:] = 0.1
-    assert float(lids._off_colour(after, before, points)) == pytest.approx((0.3**2 + 0.1**2) / 2, abs=1e-6)
-    assert lids._off_colour(before, before, points - 1000) < 1e-6
+    assert float(lids._off_colour(after, before, eyes)["skin"]) == pytest.approx(0.05, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("at", "bright", "expected"), [(37, -0.5, 0.09), (34, -0.5, 0.09), (37, -0.9, 0), (27, -0.5, 0.81)]
+)
+def test_lashes_are_a_line_below(eyes, at, bright, expected):
+    """As dark as that of the open eye, anywhere near its lower edge; nowhere else."""
+    before, after = torch.full((2, 1, 3, 64, 64), 0.1)
+    before[:, :, 19:22] = -0.8
+    after[:, :, at - 1 : at + 2] = bright
+    assert float(lids._off_colour(after, before, eyes)["lashes"]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_samples_follow_from_the_step_and_are_shared(made):
