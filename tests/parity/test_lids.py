@@ -65,8 +65,8 @@ def test_lids_close_and_the_person_stays(faces):
     assert np.mean(opening(pictures) / opening(shown)) < 0.5
     assert same.mean() > 0.78
     landmarks = np.stack([*map(landmark_finder(), to_image(fit(shown, 512)))]) / 2
-    # Measured 10; before their colour was in the loss, 22.
-    assert np.abs(pale(pictures, landmarks)).mean() < 15
+    # Measured 13; before their colour was in the loss, 22.
+    assert np.abs(pale(pictures, landmarks)).mean() < 17
 
 
 def test_eyes_close_with_those_of_the_driving_face(faces, weights):
