@@ -78,7 +78,7 @@ def main() -> None:
             place = people.index(person), motions.index(motion)
             rests[place] = np.quantile(values[:, columns], quantile, axis=0)
             within[place] = values[:, columns].var(0)
-        # Clips that two people lack do not count for the others.
+        # Clips in which no face was found are missing.
         over_people = np.nanvar(np.nanmean(rests, 1), 0).mean()
         over_clips = np.nanmean(np.nanvar(rests, 1))
         over_moments = np.nanmean(within)

@@ -44,10 +44,8 @@ _AROUND = (
 _UPPER = ((161, 160, 159, 158, 157), (388, 387, 386, 385, 384))
 _LOWER = ((163, 144, 145, 153, 154), (390, 373, 374, 380, 381))
 _SKIN = ((27, 28, 29, 118, 119, 120, 229, 230, 231), (257, 258, 259, 347, 348, 349, 449, 450, 451))
-_LID, _LINE = (
-    (0.15, 0.3, 0.45),
-    (0.7, 0.85, 1.0),
-)  # of the way down: skin, and somewhere here the line of lashes
+# Parts of the way down: skin, and where the line of lashes may lie.
+_LID, _LINE = (0.15, 0.3, 0.45), (0.7, 0.85, 1.0)
 # How far the mask reaches beyond an eye's contour, in its width: above, where lids fold, below and aside.
 _ABOVE, _BELOW, _ASIDE = 0.45, 0.35, 0.25
 # Per unit of eyeBlink, pixel² of all other points, LPIPS, 1 - cosine, squared values (twice), and 512 of the
