@@ -25,7 +25,7 @@ CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
 def layout(**change: Any) -> Layout:
-    """The default configuration after a change, without its rendered heads; init files are taken from nowhere."""
+    """The default configuration without its rendered heads, after a change; init files come from nowhere."""
     without = {name: {"init": None} for name in ("psp", "e4e")}
     steps = {name: {"train": {"steps": 3, "datasets": ["puppets"]}} for name in ("psp", "e4e")}
     config = merge(CONFIG, {"inverters": merge(without, steps), "models": {"mapping": {"init": None}}})

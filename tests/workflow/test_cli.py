@@ -136,8 +136,8 @@ def test_score_of_a_reenactment(made, inputs, tmp_path, capfd):
 
 def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     """The command's film against the parts put together by hand."""
-    from remime.cli.whole import spaced_faces
     from remime.encoders.inverter import load_inverter
+    from remime.faces.spaced import spaced_faces
     from remime.faces.stream import Faces
     from remime.generators import load_generator
     from remime.images import to_tensor
@@ -160,7 +160,7 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     fitted = load_optimiser(generator, 3)(to_tensor(face), invert(inverter, face[None])[0])
     identity = reenactor.identify(fitted)
     images = [moment.image for moment in Faces(driving) if moment.image is not None]
-    rest = reenactor.at_rest(spaced_faces(driving, REST_FRAMES))
+    rest = reenactor.at_rest([image for image in spaced_faces(driving, REST_FRAMES) if image is not None])
     expected = list(reenactor.frames(identity, images, driving=rest))
     found = [frame.image for frame in video.read(tmp_path / "o.mp4")][FACELESS:-FACELESS]
     assert len(found) == len(expected) == FACES

@@ -14,19 +14,21 @@ from remime.runtime import end_with_parent
 
 T = TypeVar("T")
 
-# What the process makes; there only.
-_items: Iterator[Any] | None = None
+# What the process makes, by the number of who wants it; there only.
+_items: dict[int, Iterator[Any]] = {}
 
 
-def _take(make: Callable[..., Iterable[Any]], arguments: tuple[Any, ...], size: int) -> list[Any]:
+def _take(
+    number: int, make: Callable[..., Iterable[Any]], arguments: tuple[Any, ...], size: int
+) -> list[Any]:
     """The next items, in the process; they are begun with the first."""
-    global _items
-    if _items is None:
+    if not _items:
         end_with_parent()
         # The terminal interrupts both processes; the parent says what is to be done.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _items = iter(make(*arguments))
-    return list(islice(_items, size))
+    if number not in _items:
+        _items[number] = iter(make(*arguments))
+    return list(islice(_items[number], size))
 
 
 class Ahead(Generic[T]):
@@ -39,12 +41,23 @@ class Ahead(Generic[T]):
         make: called in the process; a function that it can import.
         arguments: for ``make``.
         size: items per batch; the last one has fewer.
+        beside: one whose process makes these as well, in turn with its own; it ends the process.
     """
 
-    def __init__(self, make: Callable[..., Iterable[T]], *arguments: Any, size: int) -> None:
-        self._work = (make, arguments, size)
+    def __init__(
+        self,
+        make: Callable[..., Iterable[T]],
+        *arguments: Any,
+        size: int,
+        beside: Ahead[Any] | None = None,
+    ) -> None:
+        self._number: int = 0 if beside is None else beside._number + 1
+        self._work = (self._number, make, arguments, size)
+        self._owns = beside is None
         # Not forked: threads and CUDA do not survive that.
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._pool: ProcessPoolExecutor = (
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) if beside is None else beside._pool
+        )
         self._next: Future[list[T]] | None = None
 
     def __enter__(self) -> Self:
@@ -54,7 +67,10 @@ class Ahead(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        if self._owns:
+            self._pool.shutdown(cancel_futures=True)
+        elif self._next is not None:
+            self._next.cancel()
 
     def __iter__(self) -> Self:
         return self

@@ -107,12 +107,17 @@ def _faces(request: Request) -> Iterator[Image]:
 
 def _before(request: Request, engine: Engine, clock: _Clock) -> list[Part]:
     """What a method wants to know of the driving video before its first frame."""
-    from remime.cli.whole import spaced_faces
+    from remime.faces.spaced import spaced_faces
     from remime.reenactment import REST_FRAMES
 
     if not engine.method.needs_rest:
         return []
-    seconds = clock.once(lambda: engine.reenactor.at_rest(spaced_faces(request.driving, REST_FRAMES)))
+
+    def look() -> None:
+        found = spaced_faces(request.driving, REST_FRAMES)
+        engine.reenactor.at_rest([image for image in found if image is not None])
+
+    seconds = clock.once(look)
     return [Part("driving: read it all, how its face rests", "clip", seconds)]
 
 

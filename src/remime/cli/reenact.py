@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = ("256", "512", "1024")
 OPTIMISE = 60
+_SPACED = 1000  # frames between two reports of the progress; of most videos all are looked at meanwhile
 EXPRESSION_STRENGTH, RELATIVE_EXPRESSION = 0.85, 0.8  # of small mappings, as in config.yaml
 
 
@@ -171,11 +172,13 @@ class Made:
         frames: of the output.
         faceless: driving frames without a face, which repeat their neighbour.
         seconds: that the stream of frames took, without what comes before it.
+        resting: seconds before that in which nothing was done but to look at how the driving face rests.
     """
 
     frames: int
     faceless: int
     seconds: float
+    resting: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -372,7 +375,7 @@ def run(request: Request) -> Made:
         engine = _engine(request, files, device)
         if face is None:
             face = _random_face(request, engine)
-        latents, driving, mean = None, None, None
+        latents, driving, mean, rests = None, None, None, None
         if engine.method.needs_latents:
             folder = request.output.absolute().parent
             folder.mkdir(parents=True, exist_ok=True)
@@ -380,9 +383,16 @@ def run(request: Request) -> Made:
             latents, driving = _whole_driving(request, engine, spool)
             mean = _target_mean(request, engine, face)
         elif engine.method.needs_rest:
-            driving = _resting(request, engine)
+            # The process of the faces has nothing to do while the target is fitted.
+            rests = Ahead(_spaced, request.driving, size=_SPACED, beside=ahead)
+            stack.enter_context(rests)
         identity = _identity(files, engine, face, mean)
+        start = time.perf_counter()
+        if rests is not None:
+            driving = _resting(request, engine, rests)
+        resting = time.perf_counter() - start
         made = _Film(request, files, engine, face).make(ahead, ahead.settle, identity, latents, driving)
+        made = replace(made, resting=resting)
     _report(request, made)
     return made
 
@@ -426,15 +436,18 @@ def _whole_driving(request: Request, engine: Engine, spool: IO[bytes]) -> tuple[
     return spooled(spool, engine.inverter.generator.rows), Driving(mean)
 
 
-def _resting(request: Request, engine: Engine) -> Driving:
+def _resting(request: Request, engine: Engine, rests: Iterable[Sequence[Image | None]]) -> Driving:
     """How the driving face rests, by faces from all over the video."""
     from remime import video
-    from remime.cli.whole import spaced_faces
     from remime.progress import Progress
-    from remime.reenactment import REST_FRAMES
 
+    faces: list[Image] = []
     with Progress(video.probe(request.driving).expected, "see driving at rest", "frames") as progress:
-        return engine.reenactor.at_rest(spaced_faces(request.driving, REST_FRAMES, progress.update))
+        for batch in rests:
+            found = [item for item in batch if item is not None]
+            faces += found
+            progress.update(len(batch) - len(found))
+    return engine.reenactor.at_rest(faces)
 
 
 def _target_mean(request: Request, engine: Engine, face: Image) -> Tensor:
@@ -474,6 +487,14 @@ def _moments(path: Path) -> Faces:
     keep_freed_memory()
     keep_opencv_to_one_thread()
     return Faces(path)
+
+
+def _spaced(path: Path) -> Iterator[Image | None]:
+    """What the process of the faces goes through beside that, so that the driving face's rest is known."""
+    from remime.faces.spaced import spaced_faces
+    from remime.reenactment import REST_FRAMES
+
+    return spaced_faces(path, REST_FRAMES)
 
 
 @contextmanager

@@ -54,6 +54,24 @@ def test_one_batch_is_made_ahead_by_another_process(tmp_path):
         os.kill(maker, 0)
 
 
+def test_two_share_a_process_in_turn(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with Ahead(noted, tmp_path / "a", size=3) as first:
+        with Ahead(noted, tmp_path / "b", size=100, beside=first) as second:
+            assert next(first) == [0, 1, 2]
+            assert list(second) == [list(range(100))]
+        assert next(first) == [3, 4, 5]
+    assert (tmp_path / "b/0").read_text() == (tmp_path / "a/0").read_text()
+
+
+def test_one_beside_may_end_unread(tmp_path):
+    with Ahead(count, 10, size=4) as first:
+        with Ahead(noted, tmp_path, size=1, beside=first):
+            pass
+        assert list(first) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
 def test_work_behind_comes_one_after_the_other():
     done, free = [], threading.Event()
 

@@ -19,7 +19,7 @@ def asked(monkeypatch):
 
     def run(request):
         seen.append(request)
-        return Made(frames=10, faceless=0, seconds=4.0)
+        return Made(frames=10, faceless=0, seconds=4.0, resting=1.0)
 
     monkeypatch.setattr(bench, "run", run)
     monkeypatch.setattr("remime.generators.load_generator", lambda *_: tiny.generator())
@@ -38,7 +38,7 @@ def test_overhead_is_over_the_generators_time(asked, remime):
     assert ended.code == 0
     (row,) = json.loads(ended.out)["rows"]
     # 0.4 s for a frame against 0.2 s.
-    speeds = {"resolution": 256, "generator": 5.0, "reenact": 2.5, "overhead": 1.0}
+    speeds = {"resolution": 256, "generator": 5.0, "reenact": 2.5, "overhead": 1.0, "with_rest": 2.0}
     assert row == pytest.approx({**speeds, "before": 3.0, "error_mean": 0.0, "error_max": 0.0})
     assert len(asked) == bench.ROUNDS
     assert asked[0].driving == Path("talk.mp4")
@@ -49,7 +49,10 @@ def test_table(asked, remime):
     options = ["--resolution", 256, "--resolution", 1024]
     ended = remime("bench", "--driving", "talk.mp4", "--images", 5, "--device", "cpu", *options)
     rows = [line for line in ended.out.splitlines() if line.startswith("|")]
-    assert rows[2:] == ["| 256² | 5.00 | 2.50 | +100% | 3.0 |", "| 1024² | 5.00 | 2.50 | +100% | 3.0 |"]
+    assert rows[2:] == [
+        "| 256² | 5.00 | 2.50 | +100% | 2.00 | 3.0 |",
+        "| 1024² | 5.00 | 2.50 | +100% | 2.00 | 3.0 |",
+    ]
     assert "cpu" in ended.out.splitlines()[0]
 
 
@@ -58,7 +61,7 @@ def test_another_precision_tells_its_error(asked, remime):
     ended = remime(*given)
     _, rule, line = [line for line in ended.out.splitlines() if line.startswith("|")]
     mean, largest = (float(cell) for cell in line.strip("| ").split("|")[-2:])
-    assert rule.count("---") == 7
+    assert rule.count("---") == 8
     assert 0 < mean < 2 < 255 > largest > mean
     assert {request.precision for request in asked} == {"bfloat16"}
     (row,) = json.loads(remime(*given, "--json").out)["rows"]
