@@ -1,5 +1,4 @@
-"""How far eyes close with those of a driving face, after `make run` and what rendered heads are made of:
-`snakemake --cores 2 -- resources/weights/{head-anatomy,head-parts}.safetensors`
+"""How far eyes close with those of a driving face, after `make run`:
 `python experiments/lids.py models/mapping-small.safetensors`.
 
 Rendered heads that blink and a man who talks (`talking-face`) drive fitted photos of validation people, as

@@ -1,5 +1,4 @@
-"""The picture of docs/limits.md, after `make run` and what rendered heads are made of:
-`snakemake --cores 2 -- resources/weights/{head-anatomy,head-parts}.safetensors`
+"""The picture of docs/limits.md, after `make run`:
 `python experiments/limits.py --painting monalisa.png`
 
 It takes some minutes. The painting is no sample: bring any picture of the Mona Lisa, such as

@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from itertools import islice
+from itertools import count, islice
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -35,7 +35,7 @@ class Ahead(Generic[T]):
     """Iterate over batches of items; a process of its own makes the next one meanwhile.
 
     A thread would do for work that lets go of Python's lock; dlib does not. An error in the process is raised
-    where its batch would be. A context manager: leaving it waits for the batch that is being made.
+    where its batch would be. A context manager: leaving it waits for the batches that have been begun.
 
     Args:
         make: called in the process; a function that it can import.
@@ -51,8 +51,8 @@ class Ahead(Generic[T]):
         size: int,
         beside: Ahead[Any] | None = None,
     ) -> None:
-        self._number: int = 0 if beside is None else beside._number + 1
-        self._work = (self._number, make, arguments, size)
+        self._numbers: Iterator[int] = count() if beside is None else beside._numbers
+        self._work = (next(self._numbers), make, arguments, size)
         self._owns = beside is None
         # Not forked: threads and CUDA do not survive that.
         self._pool: ProcessPoolExecutor = (

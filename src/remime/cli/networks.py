@@ -20,8 +20,9 @@ LOSS_IDENTITY, FIT_IDENTITY = "dlib-resnet-id", "edgeface-s"
 REENACT = (GENERATOR, FACES, LPIPS, FIT_IDENTITY, "face-mesh", "blendshapes")
 SCORE = (FACES, POSE, IDENTITY, LPIPS)
 TRAIN = (LOSS_IDENTITY,)
+HEADS = ("head-anatomy", "head-parts")
 
-USES: Mapping[str, tuple[str, ...]] = {"reenact": REENACT, "score": SCORE, "train": TRAIN}
+USES: Mapping[str, tuple[str, ...]] = {"reenact": REENACT, "score": SCORE, "train": TRAIN, "heads": HEADS}
 
 
 def uses(name: str) -> list[str]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = ("256", "512", "1024")
 OPTIMISE = 60
-_SPACED = 500  # frames between two reports of the progress; the first so many are seen during the fit
+_SPACED = 250  # frames between two reports of the progress; the first so many are seen during the fit
 EXPRESSION_STRENGTH, RELATIVE_EXPRESSION = 0.85, 0.8  # of small mappings, as in config.yaml
 
 

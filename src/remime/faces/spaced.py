@@ -54,7 +54,7 @@ def spaced_faces(path: Path, count: int) -> Iterator[Image | None]:
 
     Args:
         path: the video, or an image.
-        count: frames that are looked at, and up to twice as many; of a shorter video all.
+        count: frames that are kept, and up to twice as many; of a shorter video all.
 
     Yields:
         None for each frame of the video when it was read, and after the last one the faces, uint8

@@ -65,6 +65,15 @@ def test_two_share_a_process_in_turn(tmp_path):
     assert (tmp_path / "b/0").read_text() == (tmp_path / "a/0").read_text()
 
 
+def test_those_beside_one_have_items_of_their_own():
+    with (
+        Ahead(count, 3, size=9) as first,
+        Ahead(count, 4, size=9, beside=first) as second,
+        Ahead(count, 5, size=9, beside=first) as third,
+    ):
+        assert [list(each) for each in (third, second, first)] == [[[*range(n)]] for n in (5, 4, 3)]
+
+
 def test_one_beside_may_end_unread(tmp_path):
     with Ahead(count, 10, size=4) as first:
         with Ahead(noted, tmp_path, size=1, beside=first):

@@ -1,15 +1,21 @@
 """``remime weights``."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from remime import weights as store
 from remime.cli import networks
 from remime.errors import WeightsError
+from remime.layout import Layout
+from remime.options import validate
 
 from ..weights import official
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -35,6 +41,11 @@ def test_list_names_all_networks_with_state_and_terms(remime, nothing):
 
 def test_networks_of_the_defaults_are_in_the_table():
     assert set(networks.defaults()) <= set(store.read_registry())
+
+
+def test_a_default_run_uses_no_others():
+    config = validate(yaml.safe_load((ROOT / "config.yaml").read_text()), base=ROOT)
+    assert set(Layout(config).networks_used()) <= set(networks.defaults())
 
 
 @pytest.mark.parametrize("command", ["fetch", "verify"])
