@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 _LAST_LINES = 20
-# How processes end that lost another one, or that the launcher ended for that: by the signal, or heeding it.
-_CONSEQUENCES = (PeerLostError.exit_code, -signal.SIGTERM, 128 + signal.SIGTERM)
+# How processes end that lost another one (gloo's threads may abort at the exit), or that the launcher ended
+# for that: by the signal, or heeding it.
+_CONSEQUENCES = (PeerLostError.exit_code, -signal.SIGABRT, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 class ProcessesFailedError(RemimeError):

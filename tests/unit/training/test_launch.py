@@ -174,7 +174,7 @@ def test_no_process_outlives_its_launcher(tmp_path):
 
 @pytest.mark.parametrize(
     ("codes", "first"),
-    [([143, -9], 1), ([3, 2], 1), ([-15, 1], 1), ([2, 2], 0), ([1, 3, 143], 0), ([3, 3], 0)],
+    [([143, -9], 1), ([-6, 1], 1), ([3, 2], 1), ([-15, 1], 1), ([2, 2], 0), ([1, 3, 143], 0), ([3, 3], 0)],
 )
 def test_the_cause_is_told_from_its_consequences(codes, first):
     """Which process is blamed, by the exit codes of those that have ended before anybody looks."""
