@@ -383,8 +383,11 @@ def run(request: Request) -> Made:
             latents, driving = _whole_driving(request, engine, spool)
             mean = _target_mean(request, engine, face)
         elif engine.method.needs_rest:
+            from remime.faces.spaced import spaced_faces
+            from remime.reenactment import REST_FRAMES
+
             # The process of the faces has nothing to do while the target is fitted.
-            rests = Ahead(_spaced, request.driving, size=_SPACED, beside=ahead)
+            rests = Ahead(spaced_faces, request.driving, REST_FRAMES, size=_SPACED, beside=ahead)
             stack.enter_context(rests)
         identity = _identity(files, engine, face, mean)
         start = time.perf_counter()
@@ -487,14 +490,6 @@ def _moments(path: Path) -> Faces:
     keep_freed_memory()
     keep_opencv_to_one_thread()
     return Faces(path)
-
-
-def _spaced(path: Path) -> Iterator[Image | None]:
-    """What the process of the faces goes through beside that, so that the driving face's rest is known."""
-    from remime.faces.spaced import spaced_faces
-    from remime.reenactment import REST_FRAMES
-
-    return spaced_faces(path, REST_FRAMES)
 
 
 @contextmanager
