@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +17,8 @@ import pytest
 from PIL import Image
 
 from remime import video
-from remime.cli import execute, networks
+from remime.cli import execute, networks, reenact
+from remime.cli.ahead import Ahead
 from remime.errors import InputError
 from tests import clips
 
@@ -166,6 +168,28 @@ def test_frames_are_those_of_the_method(inputs, models, tmp_path):
     assert len(found) == len(expected) == FACES
     for a, b in zip(found, expected, strict=True):
         assert np.abs(a.astype(int) - b).mean() < 3
+
+
+def test_the_driving_face_is_looked_at_while_the_target_is_fitted(inputs, models, tmp_path, monkeypatch):
+    begun: list[Ahead[Any]] = []
+
+    class Noted(Ahead[Any]):
+        def __enter__(self) -> Noted:
+            begun.append(self)
+            return super().__enter__()
+
+    fit = reenact._identity
+
+    def fit_slowly(*arguments: Any) -> Any:
+        # It is begun, and comes to its end without anybody asking for it.
+        assert len(begun) == 2
+        begun[1].settle()
+        return fit(*arguments)
+
+    monkeypatch.setattr("remime.cli.ahead.Ahead", Noted)
+    monkeypatch.setattr(reenact, "_identity", fit_slowly)
+    arguments = ["--driving", inputs / "one.mp4", "--target", "random:1", "--output", tmp_path / "o.mp4"]
+    assert execute(["reenact", *map(str, arguments), *models]) == 0
 
 
 def test_linear_method_with_a_target_video(inputs, models, tmp_path):
