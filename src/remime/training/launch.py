@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 _LAST_LINES = 20
+_PRECEDENCE = 10.0  # seconds in which a failed process ends before those that lost it do
 # How processes end that lost another one (gloo's threads may abort at the exit), or that the launcher ended
 # for that: by the signal, or heeding it.
 _CONSEQUENCES = (PeerLostError.exit_code, -signal.SIGABRT, -signal.SIGTERM, 128 + signal.SIGTERM)
@@ -109,7 +110,10 @@ def run_launched(main: Callable[[], object]) -> None:
         note = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if not note:
             raise
-        if not isinstance(error, PeerLostError):
+        if isinstance(error, PeerLostError):
+            # The launcher blames who ends first, and the one that was lost may take its time.
+            time.sleep(_PRECEDENCE)
+        else:
             Path(note).write_text(json.dumps({"message": str(error), "timestamp": str(int(time.time()))}))
         raise SystemExit(error.exit_code) from None
 

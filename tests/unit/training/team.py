@@ -89,7 +89,10 @@ class Harmed(Team):
             if self.harm == "wait":
                 (self.folder / "waiting").touch()
                 time.sleep(600)
-            if self.harm == "input":
+            if self.harm == "slow end":
+                torch.distributed.destroy_process_group()
+                time.sleep(2)
+            if self.harm in ("input", "slow end"):
                 raise InputError("clip.mp4", "is empty", "fetch it again")
             raise ZeroDivisionError("of the toy")
         return super().training_step(batch, step, updater)

@@ -141,8 +141,9 @@ def test_killed_and_resumed_with_another_number_of_processes(tmp_path, alone):
     assert_close(rows_of(result), rows_of(alone))
 
 
-def test_error_of_one_process_ends_all(tmp_path):
-    code, said = run(tmp_path, "--processes", 2, "--harm", "input", 1, 3)
+@pytest.mark.parametrize("harm", ["input", "slow end"])
+def test_error_of_one_process_ends_all(tmp_path, harm):
+    code, said = run(tmp_path, "--processes", 2, "--harm", harm, 1, 3)
     assert code == 2
     assert said.endswith(
         "error: process 2 of 2 of this training failed\n  clip.mp4: is empty\n    fetch it again\n"
