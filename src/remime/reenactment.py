@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from remime import yuv
+from remime.batches import Batches
 from remime.encoders.restyle import Inverter
 from remime.errors import InputError
 from remime.generators.base import Generator
@@ -84,7 +85,7 @@ class Decoder:
     Args:
         generator: decodes.
         resolution: height and width of the output; decoded at the next resolution that the generator has.
-        batch: images at once, on a GPU.
+        batch: images at once, on a GPU; fewer once its memory was too small for so many.
         pixel_format: of the frames that come out: ``rgb24``, uint8 [resolution, resolution, 3], or
             ``yuv420p``, uint8 [3 resolution / 2, resolution] (``remime.yuv``).
         precision: ``float32``, ``bfloat16`` or ``float16``, in which the generator computes, by autocast.
@@ -106,21 +107,33 @@ class Decoder:
         self.generator, self.resolution, self.batch = generator, resolution, batch
         self.device = generator.mean_latent.device
         self.decode_at = generator.decode_resolution(resolution)
-        # One image at a time is fastest on a CPU; a GPU wants the whole batch.
-        self.decode_batch = batch if self.device.type == "cuda" else 1
+        self._batches = Batches()
         self._levels = _LEVELS[pixel_format]
         kind: torch.dtype = getattr(torch, precision)
         self._autocast = partial(torch.autocast, self.device.type, kind, enabled=precision != "float32")
         self._synthesize, self._padded = generator.synthesize, compile
         if compile:
             self._synthesize = compiled(generator.synthesize, self.device)
-            self.synthesize(generator.broadcast(generator.mean_latent[None]))
+            whole = generator.mean_latent.expand(self.decode_batch, -1)
+            list(self.decode(generator.broadcast(whole)))
+
+    @property
+    def decode_batch(self) -> int:
+        """Images at once: one is fastest on a CPU, a GPU wants the whole batch."""
+        return self._batches.size(self.batch) if self.device.type == "cuda" else 1
 
     @torch.inference_mode()
     def decode(self, w_plus: Tensor) -> Iterator[NDArray[np.uint8]]:
-        """Frames of W+ [B, rows, 512]."""
-        for part in w_plus.split(self.decode_batch):
-            yield from self._levels(self.synthesize(part))
+        """Frames of W+ [B, rows, 512].
+
+        Raises:
+            InputError: the GPU's memory is too small for one image.
+        """
+        for levels in self._batches(self._levels_of, w_plus, self.decode_batch):
+            yield from levels
+
+    def _levels_of(self, w_plus: Tensor) -> NDArray[np.uint8]:
+        return self._levels(self.synthesize(w_plus))
 
     @torch.inference_mode()
     def synthesize(self, w_plus: Tensor) -> Tensor:

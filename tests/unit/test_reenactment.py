@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -216,10 +217,31 @@ def test_whatever_is_left_is_decoded_as_a_whole_batch_when_compiled(generator, m
     monkeypatch.setattr(torch, "compile", spy)
     decoder = Decoder(generator, 32, compile=True)
     assert shapes == [1, 1]  # whether it can be compiled, and what a compiler would see first
-    decoder.decode_batch, w_plus = 4, tiny.latents("fox-1", "fox", 6)
+    monkeypatch.setattr(Decoder, "decode_batch", 4)
+    w_plus = tiny.latents("fox-1", "fox", 6)
     made = np.stack(list(decoder.decode(w_plus)))
     assert shapes[2:] == [4, 4]
     assert np.abs(made.astype(int) - expected(generator, w_plus)).max() <= 1
+
+
+def test_batches_that_a_gpus_memory_is_too_small_for_become_smaller(generator, monkeypatch):
+    """A device that is a GPU by its name, and has memory for three images."""
+    shapes = []
+
+    def small(w_plus, **options):
+        shapes.append(len(w_plus))
+        if len(w_plus) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return type(generator).synthesize(generator, w_plus, **options)
+
+    monkeypatch.setattr(generator, "synthesize", small)
+    decoder, w_plus = Decoder(generator, 32, batch=8), tiny.latents("fox-1", "fox", 9)
+    decoder.device = torch.device("cuda")
+    monkeypatch.setattr(decoder, "_autocast", nullcontext)
+    made = np.stack(list(decoder.decode(w_plus)))
+    assert shapes == [8, 4, 2, 2, 2, 2, 1]
+    assert np.abs(made.astype(int) - expected(generator, w_plus)).max() <= 1
+    assert decoder.decode_batch == 2
 
 
 def test_where_nothing_can_be_compiled(monkeypatch):

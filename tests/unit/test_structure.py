@@ -23,7 +23,7 @@ SOURCE = ROOT / "src" / "remime"
 # A module may import what stands on its own line or further up.
 LAYERS = (
     ("errors", "versions", "libraries", "shards", "catalogue", "layout", "schema", "options", "reference"),
-    ("files", "progress", "runtime", "devices", "_torchvision"),
+    ("files", "progress", "runtime", "devices", "batches", "_torchvision"),
     ("tables", "archive", "video", "graph", "models", "images", "yuv", "provenance"),
     ("weights", "faces", "generators", "encoders", "perceptual", "heads"),
     (

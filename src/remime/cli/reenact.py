@@ -95,7 +95,12 @@ def command(
     ] = False,
     device: inputs.Device = "auto",
     batch: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Frames that pass through the network at once.")
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Frames that pass through the network at once; fewer where a GPU's memory is too small.",
+        ),
     ] = 16,
     precision: inputs.Precision = "float32",
     compile: inputs.Compile = False,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from remime.batches import Batches
 from remime.encoders.e4e import Encoder4Editing, ProgressiveBackboneEncoder
 from remime.encoders.irse import load_tensors
 from remime.encoders.psp import BackboneEncoder, GradualStyleEncoder
@@ -56,6 +57,7 @@ class Inverter(nn.Module, ABC):
         self.encoder, self.generator = encoder, generator
         self.size, self.decode_resolution = size, decode_resolution
         start = generator.mean_latent if latent_avg is None else latent_avg
+        self._batches = Batches()
         self.register_buffer("latent_avg", start.detach().expand(generator.rows, -1).clone())
 
     def decode(self, w_plus: Tensor) -> Tensor:
@@ -80,8 +82,12 @@ class Inverter(nn.Module, ABC):
 
     @torch.no_grad()
     def invert(self, images: Tensor, batch_size: int = 8) -> Tensor:
-        """W+ [N, rows, 512] of images [N, 3, H, W]; `batch_size` bounds the memory, not the result."""
-        return torch.cat([self._invert(batch) for batch in images.split(batch_size)])
+        """W+ [N, rows, 512] of images [N, 3, H, W]; `batch_size` bounds the memory, not the result.
+
+        Raises:
+            InputError: the GPU's memory is too small for one image.
+        """
+        return torch.cat(list(self._batches(self._invert, images, batch_size)))
 
     @torch.no_grad()
     def error(self, images: Tensor, w_plus: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from remime import reenactment
 from remime.cli import bench
 from remime.cli.reenact import Made
 from tests import tiny
@@ -43,6 +44,21 @@ def test_overhead_is_over_the_generators_time(asked, remime):
     assert len(asked) == bench.ROUNDS
     assert asked[0].driving == Path("talk.mp4")
     assert not asked[0].output.parent.exists()
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_generator_alone_decodes_in_batches_as_the_whole_does(asked, remime, monkeypatch, batch):
+    shapes, generator = [], tiny.generator()
+    synthesize = type(generator).synthesize
+    monkeypatch.setattr("remime.generators.load_generator", lambda *_: generator)
+    monkeypatch.setattr(reenactment.Decoder, "decode_batch", batch)
+    monkeypatch.setattr(
+        generator,
+        "synthesize",
+        lambda w_plus, **options: (shapes.append(len(w_plus)), synthesize(generator, w_plus, **options))[1],
+    )
+    assert remime("bench", "--driving", "talk.mp4", "--images", 10, "--device", "cpu").code == 0
+    assert shapes == {1: [1] * 10, 4: [4, 4, 2]}[batch] * (bench.ROUNDS + 2)
 
 
 def test_table(asked, remime):
