@@ -227,9 +227,16 @@ def agreement_tables(found: Sequence[Agreement]) -> list[str]:
         for truth in truths:
             intervals = [index.get((proxy, truth, scope)) for proxy in proxies]
             lines.append([METRICS[truth].title, *map(_interval, intervals)])
-        header = ["", *(METRICS[name].title for name in proxies)]
+        header = ["", *(_measured(name, found, most.videos) for name in proxies)]
         parts += [AGREED[scope], table(header, lines)]
     return parts
+
+
+def _measured(proxy: str, found: Sequence[Agreement], videos: int) -> str:
+    """A metric's title, and on how many it was measured where these are not all."""
+    most = max((each for each in found if each.proxy == proxy), key=lambda each: each.videos)
+    few = f" ({most.videos} videos, {most.clips} clips)" if most.videos < videos else ""
+    return METRICS[proxy].title + few
 
 
 def _interval(interval: Interval | None) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from remime.errors import InputError
+from remime.heads.assets import WEIGHTS, load_kit
 from remime.heads.identity import ANCESTRY, Identity, sample
 from tests import heads
 
@@ -56,3 +57,13 @@ def test_it_cannot_be_changed():
     with pytest.raises(AttributeError):
         MANY[0].age = 0.1  # type: ignore[misc]
     assert replace(MANY[0], age=0.6) != MANY[0]
+
+
+@pytest.mark.weights
+def test_brows_at_rest_are_not_stern(weights):
+    """As the mesh has them they are, so on average their inner ends are raised."""
+    for name in WEIGHTS:
+        weights(name)
+    people = [sample(seed, load_kit()) for seed in range(100)]
+    for name, least in (("eyebrows-angle-down-up", 0.25), ("mouth-angles-down-up", 0.05)):
+        assert np.mean([identity.detail[name] for identity in people]) > least

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from remime.heads import take as takes
+from remime.heads.assets import WEIGHTS
 from remime.heads.take import Take, answer, motion_of, render, scene_of
 from tests import heads
 
@@ -66,3 +71,33 @@ def test_noise_is_that_of_the_frame():
 def test_chosen_frames_are_those_of_the_whole_clip():
     whole, some = list(answer(TAKE, 5)), list(answer(TAKE, 5, [2, 0]))
     assert [frame.image.tobytes() for frame in some] == [whole[2].image.tobytes(), whole[0].image.tobytes()]
+
+
+_REAL = """
+import hashlib
+from remime.heads.take import Take, render
+(frame,) = render(Take(3, 3, 3, 4, 25.0, 96, 30.0, 15.0), [2])
+parts = (frame.image, frame.labels, frame.landmarks, frame.visible)
+print(hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
+"""
+
+
+@pytest.mark.weights
+def test_a_real_head_has_the_same_bytes_in_every_process(weights):
+    for name in WEIGHTS:
+        weights(name)
+    root = Path(__file__).resolve().parents[3]
+    path = os.pathsep.join([str(root), *sys.path])
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", _REAL],
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": count, "NUMBA_NUM_THREADS": count},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for count in ("1", "2")
+    ]
+    assert said[0] == said[1]
+    assert len(said[0].strip()) == 64

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from remime.heads.assets import CANVAS
+from remime.heads.assets import CANVAS, WEIGHTS, load_kit
 from remime.heads.identity import sample
-from remime.heads.shape import EYES, HAIR, LASHES, SKIN
+from remime.heads.shape import EYES, HAIR, LASHES, SKIN, TEETH
 from remime.heads.textures import BUMP, beard_region, linear, scalp_region, textures
 from tests import heads
 
@@ -82,3 +82,38 @@ def test_hair_grows_on_the_scalp():
 def test_light_is_linear():
     assert linear(np.array([0, 128, 255], np.uint8)).tolist() == pytest.approx([0, (128 / 255) ** 2.2, 1])
     assert texture(textures(KIT, WHO), EYES)[..., 3].min() == 1
+
+
+@pytest.fixture(scope="module")
+def real(weights):
+    """The kit of the assets themselves."""
+    for name in WEIGHTS:
+        weights(name)
+    return load_kit()
+
+
+@pytest.mark.weights
+def test_molars_are_as_white_as_the_other_teeth(real):
+    given = linear(real.parts["teeth"].texture[..., :3])
+    tooth = given[..., 1] > 0.75 * given[..., 0]  # gums are red
+    made = texture(textures(real, sample(0, real)), TEETH)[..., :3]
+    assert np.percentile(given.mean(-1)[tooth], 5) < 0.1  # as the texture has them
+    assert np.percentile(made.mean(-1)[tooth], 5) > 0.35
+
+
+@pytest.mark.weights
+def test_a_hairline_has_painted_roots(real):
+    """Below cards of hair lies no bare skin: there the skin has their colour."""
+    who = next(each for each in (sample(seed, real) for seed in range(20)) if each.hair)
+    scalp = real.paint(scalp_region(real, who.hair)) > 0.99
+    skin = texture(textures(real, who), SKIN)[..., :3]
+    bare = texture(textures(real, replace(who, hair="", shave=0.0)), SKIN)[..., :3]
+    near = np.abs(skin - np.array(who.hair_colour) * 0.8)[scalp].mean()
+    assert near < 0.3 * np.abs(bare - np.array(who.hair_colour) * 0.8)[scalp].mean()
+
+
+@pytest.mark.weights
+def test_lashes_are_hairs_and_no_card(real):
+    lashes = texture(textures(real, sample(0, real)), LASHES)
+    assert lashes[..., :3].max() < 0.02
+    assert 0.01 < (lashes[..., 3] > 0.5).mean() < 0.5

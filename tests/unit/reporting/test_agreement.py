@@ -76,3 +76,11 @@ def test_tables_name_their_metrics_and_numbers():
     assert f"| {METRICS['truth_ssim'].title} | 1.00 [1.00, 1.00] |" in text
     assert METRICS["csim"].title not in text
     assert agreement_tables([]) == []
+
+
+def test_a_metric_that_was_not_measured_on_all_says_so():
+    similar = {"m": [0.9, 0.8, 0.7, 0.1]}
+    turned = [value("m", str(pair), "yaw_corr", number) for pair, number in enumerate([0.9, 0.8, 0.7])]
+    found = agreements([*values({"m": [1, 2, 3, 4]}, similar), *turned], ["m"], RESAMPLING)
+    header = f"| {METRICS['pose_mae'].title} | {METRICS['yaw_corr'].title} (3 videos, 3 clips) |"
+    assert header in "\n".join(agreement_tables(found))
