@@ -2,9 +2,10 @@
 `python experiments/stills.py models/restyle-psp-small.safetensors`.
 
 Ten photos and a clip of validation people, and the targets of the protocol `cross` that are frames of test
-clips; for each inverter and number of refinements the mean LPIPS, squared error (values in 0 … 1) and cosine
-of SFace to the person. With `--optimise 60` frames are fitted from there as the protocol fits its targets,
-each in half a minute; SFace is in none of their losses.
+clips; for each inverter and number of refinements the mean LPIPS by AlexNet and by VGG, squared error (values
+in 0 … 1) and cosine of SFace to the person. With `--optimise 60` frames are fitted from there as the protocol
+fits its targets, each in half a minute; LPIPS by AlexNet is in that loss, VGG and SFace are in none.
+`remime weights fetch lpips-vgg` comes first.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main() -> None:
     (path,) = sorted((SAMPLES / "aligned").glob("*.h5"))
     frames = AlignedReader(path)
     generator = load_generator(GENERATOR)
-    judge, lpips = load_identity("sface"), load_lpips()
+    judge, distances = load_identity("sface"), [load_lpips(trunk) for trunk in ("alex", "vgg")]
     fitted = load_optimiser(generator, a.optimise) if a.optimise else None
 
     def inverted(inverter: torch.nn.Module, image: Tensor) -> Tensor:
@@ -77,7 +78,8 @@ def main() -> None:
     images = {kind: fit(to_tensor(frames.frames(rows[kind])), 256) for kind in a.of}
     with torch.no_grad():
         people = {kind: judge.embed(images[kind], landmarks[rows[kind]]) for kind in a.of}
-    print("| inverter | refinements | of | frames | lpips | mse | csim |\n|---|---|---|---|---|---|---|")
+    print("| inverter | refinements | of | frames | lpips | by VGG | mse | csim |")
+    print("|---|---|---|---|---|---|---|---|")
     for path in a.inverters:
         inverter = load_inverter(path, generator)
         for inverter.steps in a.refinements:
@@ -86,7 +88,8 @@ def main() -> None:
                 with torch.no_grad():
                     csim = (judge.embed(shown, landmarks[rows[kind]]) * people[kind]).sum(1)
                     error = ((shown - images[kind]) / 2).square()
-                    figures = lpips(shown, images[kind]).mean(), error.mean(), csim.mean()
+                    apart = [distance(shown, images[kind]).mean() for distance in distances]
+                    figures = *apart, error.mean(), csim.mean()
                 told = " | ".join(f"{float(value):.3f}" for value in figures)
                 print(f"| {path.stem} | {inverter.steps} | {kind} | {len(shown)} | {told} |", flush=True)
 
