@@ -164,8 +164,8 @@ with: {networks}."""
 
 
 OPTIMISED = (
-    "{model}: each target's latent was fitted to its frame in {steps} steps of descent, which P1 does not do; "
-    "LPIPS by AlexNet is a part of that loss, and may be flattered where it scores."
+    "{model}: each target's latent was fitted to its frame in {steps} steps of descent, which P1 does not "
+    "do. LPIPS by AlexNet is a part of that loss, and may be flattered where it scores."
 )
 SCALED = "{model}: {what} is multiplied by {strength:g}, where P1 transfers all of it."
 RELATIVE = (
