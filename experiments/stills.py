@@ -4,8 +4,8 @@
 Ten photos and a clip of validation people, and the targets of the protocol `cross` that are frames of test
 clips; for each inverter and number of refinements the mean LPIPS by AlexNet and by VGG, squared error (values
 in 0 … 1) and cosine of SFace to the person. With `--optimise 60` frames are fitted from there as the protocol
-fits its targets, each in half a minute; LPIPS by AlexNet is in that loss, VGG and SFace are in none.
-`remime weights fetch lpips-vgg` comes first.
+fits its targets, each in half a minute; LPIPS by AlexNet and squares are in that loss, VGG
+and SFace in none. `remime weights fetch lpips-vgg` comes first.
 """
 
 from __future__ import annotations

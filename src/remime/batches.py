@@ -27,35 +27,40 @@ class Batches:
         """Rows of a batch, of which so many are wanted."""
         return wanted if self.largest is None else min(wanted, self.largest)
 
-    def __call__(self, compute: Callable[[Tensor], T], rows: Tensor, wanted: int) -> Iterator[T]:
+    def __call__(
+        self, compute: Callable[[Tensor], T], rows: Tensor, wanted: int, padded: bool = False
+    ) -> Iterator[T]:
         """Yield what is computed of each batch.
 
         Args:
             compute: of some rows; it is called again with fewer when it runs out of memory.
             rows: [N, ...].
             wanted: rows of a batch.
+            padded: whether it makes whole batches of what is left at the end.
 
         Raises:
             InputError: the memory is too small for one row.
         """
         done = 0
         while done < len(rows):
-            part = rows[done : done + self.size(wanted)]
-            made = self._attempt(compute, part)
+            size = self.size(wanted)
+            part = rows[done : done + size]
+            tried = size if padded else len(part)
+            made = self._attempt(compute, part, tried)
             # What the attempt held is free only after its error is gone.
             if made is None:
                 torch.cuda.empty_cache()
-                self.largest = len(part) // 2
+                self.largest = tried // 2
                 continue
             done += len(part)
             yield made[0]
 
     @staticmethod
-    def _attempt(compute: Callable[[Tensor], T], part: Tensor) -> tuple[T] | None:
+    def _attempt(compute: Callable[[Tensor], T], part: Tensor, tried: int) -> tuple[T] | None:
         try:
             return (compute(part),)
         except torch.OutOfMemoryError as error:
-            if len(part) > 1:
+            if tried > 1:
                 return None
             reason = str(error).partition(". ")[0]
             fix = "end what else computes there, choose a lower resolution, or compute on the CPU"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from remime.shards import stable_hash
 
 FLIPS = 16  # frames per clip whose mirror images are inverted for the mean latent of the linear baseline
 RANDOM_TRUNCATION = 0.7
+T = TypeVar("T")
 _LEVELS = {"rgb24": to_image, "yuv420p": yuv.from_tensor}
 REST_FRAMES = 32  # frames per clip by which it is told how a face rests
 SIZE = 256  # at least this large is the image from which a method reads a target
@@ -129,8 +131,16 @@ class Decoder:
         Raises:
             InputError: the GPU's memory is too small for one image.
         """
-        for levels in self._batches(self._levels_of, w_plus, self.decode_batch):
+        for levels in self.in_batches(self._levels_of, w_plus):
             yield from levels
+
+    def in_batches(self, compute: Callable[[Tensor], T], w_plus: Tensor) -> Iterator[T]:
+        """What is computed of W+ [B, rows, 512] in batches as they are decoded.
+
+        Raises:
+            InputError: the GPU's memory is too small for one image.
+        """
+        yield from self._batches(compute, w_plus, self.decode_batch, self._padded)
 
     def _levels_of(self, w_plus: Tensor) -> NDArray[np.uint8]:
         return self._levels(self.synthesize(w_plus))

@@ -72,6 +72,25 @@ def test_batches_do_not_matter(world):
         assert np.abs(one[clip]["latents"] - many[clip]["latents"]).max() < 1e-4
 
 
+def test_batches_that_the_memory_is_too_small_for(world, monkeypatch):
+    """The reconstruction, in which most is kept at once, has room for one image."""
+    expected, sizes, decode = run(world, batch=1)[1], [], ReStyle.decode
+
+    def small(self, w_plus):
+        sizes.append(len(w_plus))
+        if len(w_plus) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return decode(self, w_plus)
+
+    monkeypatch.setattr(ReStyle, "decode", small)
+    found = run(world, batch=3)[1]
+    assert max(sizes) > 1
+    assert sizes[-5:] == [1] * 5
+    for clip in expected:
+        assert np.abs(found[clip]["latents"] - expected[clip]["latents"]).max() < 1e-4
+        np.testing.assert_allclose(found[clip]["error"], expected[clip]["error"], atol=1e-4)
+
+
 def test_sampled_frames_only(world):
     clips = run(world, frames="sampled")[1]
     assert {c: len(v["error"]) for c, v in clips.items()} == {"ann-1": 2, "bob-1": 3, "dee-1": 2}

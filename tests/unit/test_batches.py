@@ -32,6 +32,19 @@ def test_every_row_comes_once_and_in_order(room, asked, largest):
     assert (memory.asked, batches.largest) == (asked, largest)
 
 
+def test_what_is_padded_counts_as_a_whole_batch():
+    """Only two rows are left, but as many as ever are computed."""
+    batches, memory = Batches(), Small(4)
+
+    def padded(rows):
+        missing = batches.size(8) - len(rows)
+        return memory(torch.cat([rows, rows[-1:].expand(missing)]))[: len(rows)]
+
+    rows = torch.arange(2)
+    assert torch.equal(torch.cat(list(batches(padded, rows, 8, padded=True))), rows * 2)
+    assert (memory.asked, batches.largest) == ([8, 4], 4)
+
+
 def test_what_did_not_fit_is_not_tried_again():
     batches, memory = Batches(), Small(3)
     for _ in range(2):

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -122,11 +123,12 @@ def measure(request: Request, device: str, images: int) -> dict[str, Any]:
     # In batches as the whole decodes, or the whole could be faster than its part.
     decoder = Decoder(generator, request.resolution, request.batch)
     w_plus = generator.broadcast(generator.mean_latent.expand(images, -1))
+    synthesize = partial(generator.synthesize, resolution=decoder.decode_at)
 
     def alone() -> None:
         with torch.inference_mode():
-            for part in w_plus.split(decoder.decode_batch):
-                generator.synthesize(part, resolution=decoder.decode_at)
+            for _ in decoder.in_batches(synthesize, w_plus):
+                pass
         if generator.mean_latent.is_cuda:
             torch.cuda.synchronize()
 

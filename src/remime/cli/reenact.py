@@ -99,7 +99,8 @@ def command(
         typer.Option(
             min=1,
             metavar="N",
-            help="Frames that pass through the network at once; fewer where a GPU's memory is too small.",
+            help="Frames that pass through the networks at once; decoded in fewer where a GPU's memory "
+            "is too small.",
         ),
     ] = 16,
     precision: inputs.Precision = "float32",

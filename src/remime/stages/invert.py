@@ -10,6 +10,8 @@ from remime.files import sha256
 from remime.stages import entry, stage_parser
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from remime.archive import LatentReader, Parts
 
 OPTIONS: dict[str, Any] = {"generator": "mobile-ffhq", "batch": 8, "frames": "selected"}
@@ -52,6 +54,7 @@ def run(
     import torch
 
     from remime.archive import AlignedReader, LatentReader, LatentWriter, Parts
+    from remime.batches import Batches
     from remime.devices import compute_device
     from remime.encoders.inverter import load_inverter
     from remime.generators import load_generator
@@ -72,7 +75,14 @@ def run(
         pending = [c for c in clips if not _finished(parts, c.id)]
         if pending:
             network = load_inverter(inverter, load_generator(o["generator"]), device)
-            lpips = load_lpips().to(device)
+            lpips, batches = load_lpips().to(device), Batches()
+
+            def inverted(images: Tensor) -> tuple[Tensor, Tensor]:
+                """W+ and the error of its reconstruction."""
+                w_plus = network.invert(images, len(images))
+                with torch.no_grad():
+                    return w_plus, lpips(network.decode(w_plus).clamp(-1, 1), images)
+
         total = sum(len(wanted[c.id]) for c in clips)
         done = total - sum(len(wanted[c.id]) for c in pending)
         rows = load_rows(inverter) if not pending else network.generator.rows
@@ -82,11 +92,10 @@ def run(
                 for start in range(0, len(wanted[clip.id]), o["batch"]):
                     chosen = wanted[clip.id][start : start + o["batch"]]
                     images = fit(to_tensor(reader.frames(chosen)).to(device), network.size)
-                    w_plus = network.invert(images, o["batch"])
-                    with torch.no_grad():
-                        errors.append(lpips(network.decode(w_plus).clamp(-1, 1), images).cpu().numpy())
-                    latents.append(w_plus.cpu().numpy())
-                    progress.update(len(chosen))
+                    for w_plus, error in batches(inverted, images, o["batch"]):
+                        latents.append(w_plus.cpu().numpy())
+                        errors.append(error.cpu().numpy())
+                        progress.update(len(error))
                 with LatentWriter(parts.path(clip.id), o, rows, inverter.parent.name, weights) as part:
                     part.add_clip(
                         clip.id,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from remime import reenactment
 from remime.cli import bench
@@ -59,6 +60,21 @@ def test_the_generator_alone_decodes_in_batches_as_the_whole_does(asked, remime,
     )
     assert remime("bench", "--driving", "talk.mp4", "--images", 10, "--device", "cpu").code == 0
     assert shapes == {1: [1] * 10, 4: [4, 4, 2]}[batch] * (bench.ROUNDS + 2)
+
+
+def test_the_generator_alone_has_batches_that_fit(asked, remime, monkeypatch):
+    shapes, generator = [], tiny.generator()
+
+    def small(w_plus, **_):
+        shapes.append(len(w_plus))
+        if len(w_plus) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("remime.generators.load_generator", lambda *_: generator)
+    monkeypatch.setattr(reenactment.Decoder, "decode_batch", 4)
+    monkeypatch.setattr(generator, "synthesize", small)
+    assert remime("bench", "--driving", "talk.mp4", "--images", 4, "--device", "cpu").code == 0
+    assert shapes == [4, 2, 2] + [2, 2] * (bench.ROUNDS + 1)
 
 
 def test_table(asked, remime):
