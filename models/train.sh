@@ -13,8 +13,13 @@ train() {
     --history "results/models/$name/history.parquet" --state "results/state/train/$name"
 }
 
+# workflow TARGETS: what the workflow can make, also where config.yaml names files of models/ that are not there yet.
+workflow() {
+  snakemake --cores "$cores" --configfile models/train.yaml -- "$@"
+}
+
 weights=resources/weights
-snakemake --cores "$cores" -- $weights/{mobile-ffhq,hopenet-lite,face-mesh,blendshapes}.safetensors
+workflow $weights/{mobile-ffhq,hopenet-lite,face-mesh,blendshapes}.safetensors
 # Lower decodes first: everything else is trained through them.
 train mobile-preview '{"kind": "preview", "resolutions": [128, 256], "batch": 2, "learning_rate": 2e-3,
   "ema": 0.98, "steps": 1300, "seed": 1, "validate_every": 200}'
@@ -25,12 +30,12 @@ if [ ! -f $regression/model.safetensors ]; then
     --state results/state/train/puppet-regression
 fi
 # Then what closes lids, by descent.
-snakemake --cores "$cores" -- $weights/{lpips-alex,edgeface-s}.safetensors
+workflow $weights/{lpips-alex,edgeface-s}.safetensors
 train puppet-directions '{"kind": "directions", "steps": 240, "batch": 4, "learning_rate": 1e-2, "ema": 0.95,
   "seed": 0, "validate_every": 40, "checkpoint_every": 40, "keep": "last"}' --init $regression/model.safetensors
 
-snakemake --cores "$cores" --configfile models/train.yaml -- shards
-snakemake --cores "$cores" --configfile models/train.yaml -- models
+workflow shards
+workflow models
 
 # publish MODEL NAME OPTIONS: a model of the workflow, in half precision.
 publish() {
