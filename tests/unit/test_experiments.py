@@ -1,5 +1,6 @@
 """The experiments: whoever calls the commands of docs/experiments.md must not meet a refusal."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ def layers(file):
 @pytest.mark.parametrize("file", [*FILES, ROOT / "models/train.yaml"], ids=lambda file: file.name)
 def test_it_can_be_run(file):
     assert validate(read_files([ROOT / "config.yaml", *layers(file)]), base=ROOT)
+
+
+def test_the_shipped_models_can_be_trained_where_they_are_not(tmp_path):
+    files = [ROOT / "config.yaml", ROOT / "models/train.yaml"]
+    assert validate(read_files(files), base=tmp_path)
+    script = (ROOT / "models/train.sh").read_text()
+    assert script.count("snakemake ") == script.count(
+        'snakemake --cores "$cores" --configfile models/train.yaml'
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
