@@ -13,6 +13,13 @@ train() {
     --history "results/models/$name/history.parquet" --state "results/state/train/$name"
 }
 
+# once NAME OPTIONS [MORE ARGUMENTS]: the same, if this has not been done yet.
+once() {
+  [ -f "results/models/$1/trained" ] && return
+  train "$@"
+  touch "results/models/$1/trained"
+}
+
 # workflow TARGETS: what the workflow can make, also where config.yaml names files of models/ that are not there yet.
 workflow() {
   snakemake --cores "$cores" --configfile models/train.yaml -- "$@"
@@ -21,17 +28,17 @@ workflow() {
 weights=resources/weights
 workflow $weights/{mobile-ffhq,hopenet-lite,face-mesh,blendshapes}.safetensors
 # Lower decodes first: everything else is trained through them.
-train mobile-preview '{"kind": "preview", "resolutions": [128, 256], "batch": 2, "learning_rate": 2e-3,
+once mobile-preview '{"kind": "preview", "resolutions": [128, 256], "batch": 2, "learning_rate": 2e-3,
   "ema": 0.98, "steps": 1300, "seed": 1, "validate_every": 200}'
 regression=results/models/puppet-regression
-if [ ! -f $regression/model.safetensors ]; then
+if [ ! -f $regression/card.md ]; then
   python -m remime.stages.train --name puppet-directions --options '{"kind": "directions", "pool": 1200, "size": 256, "seed": 0}' \
     --output $regression/model.safetensors --card $regression/card.md --history $regression/history.parquet \
     --state results/state/train/puppet-regression
 fi
 # Then what closes lids, by descent.
 workflow $weights/{lpips-alex,edgeface-s}.safetensors
-train puppet-directions '{"kind": "directions", "steps": 240, "batch": 4, "learning_rate": 1e-2, "ema": 0.95,
+once puppet-directions '{"kind": "directions", "steps": 240, "batch": 4, "learning_rate": 1e-2, "ema": 0.95,
   "seed": 0, "validate_every": 40, "checkpoint_every": 40, "keep": "last"}' --init $regression/model.safetensors
 
 workflow shards
