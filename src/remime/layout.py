@@ -266,6 +266,8 @@ class Layout:
         """What a dataset's source is told."""
         entry = self.config["datasets"][dataset]
         own = {k: v for k, v in entry.items() if k not in ("source", "shards", "download", *STAGE_KEYS)}
+        if self.source(dataset) == "samples":
+            own.pop("table", None)  # it is an argument
         if self.is_generated(dataset):
             own["generator"] = self.config["generator"]
         if self.is_downloaded(dataset):
@@ -300,13 +302,17 @@ class Layout:
     def source_tables(self, dataset: str) -> list[str]:
         """The tables that a dataset's source reads."""
         entry = self.config["datasets"][dataset]
-        if entry["source"] == "samples":
-            return [_SAMPLES]
-        return [entry["table"]] if entry.get("table") else []
+        table = entry.get("table") or (_SAMPLES if entry["source"] == "samples" else None)
+        return [table] if table else []
+
+    def sample_tables(self) -> list[str]:
+        """The tables of packages' files that some dataset is of."""
+        samples = [name for name in self.datasets_used() if self.source(name) == "samples"]
+        return sorted({table for name in samples for table in self.source_tables(name)})
 
     def manifest_arguments(self, dataset: str) -> list[str]:
         """The arguments of ``manifest`` that only some sources have."""
-        return ["--table", _SAMPLES] if self.source(dataset) == "samples" else []
+        return ["--table", *self.source_tables(dataset)] if self.source(dataset) == "samples" else []
 
     def collected(self, dataset: str, shard: str) -> dict[str, str]:
         """The inputs of ``align`` that ``collect`` makes; none for files that are read in place."""

@@ -347,7 +347,8 @@ def _paths(config: Mapping[str, Any], base: Path) -> Iterator[str]:
         if entry.get("path") and not (base / entry["path"]).is_dir():
             yield f"datasets.{name}.path: {entry['path']!r} is not a folder; name one with videos or images"
         if entry.get("table") and not (base / entry["table"]).is_file():
-            yield f"datasets.{name}.table: {entry['table']!r} is not a file; name a CSV file, or set null"
+            kind = "TSV" if entry["source"] == "samples" else "CSV"
+            yield f"datasets.{name}.table: {entry['table']!r} is not a file; name a {kind} file, or set null"
         if entry.get("metadata") and not (base / entry["metadata"]).exists():
             yield (
                 f"datasets.{name}.metadata: {entry['metadata']!r} is not there; name the metadata of "

@@ -82,6 +82,7 @@ def finished(tmp_path_factory):
         "unused\tgaze\t1\tnpm:y==1\tresearch\tno\tno\n"
     )
     (root / "samples.tsv").write_text("name\tmirror\tmember\tterms\ncid\tpypi:z==1\tz/cid.mp4\tMIT\n")
+    (root / "more.tsv").write_text("name\tmirror\tmember\tterms\ncid\tpypi:more==1\tmore/cid.mp4\tMIT\n")
     card = results / "models" / "mapping" / "card.md"
     card.parent.mkdir(parents=True)
     card.write_text(
@@ -99,7 +100,7 @@ def make(finished, **options) -> Path:
         out / "metrics.parquet", out / "metrics.csv", out / "tables.md", out / "figures",
         [out / "videos" / "cross"], [dataset], [root / "results" / "benchmarks" / "cross"],
         [root / "results" / "models" / "mapping" / "card.md"],
-        root / "weights.tsv", root / "samples.tsv", out / "index.html",
+        root / "weights.tsv", [root / "samples.tsv", root / "more.tsv"], out / "index.html",
         {"title": "<Faces> & more", "weights": ["sface"], **options},
     )  # fmt: skip
     return out / "index.html"
@@ -156,7 +157,7 @@ def test_all_parts_are_there(finished):
     assert page.tags.count("video") == 1
     assert page.tags.count("img") > 8
     for text in ("Table 1 of P1", "8.491", "no_face", "lost", "blur", "sface", "Apache-2.0", "models/mapping",
-                 "z/cid.mp4", METRICS["csim"].description, "torch"):  # fmt: skip
+                 "z/cid.mp4", "more/cid.mp4", METRICS["csim"].description, "torch"):  # fmt: skip
         assert text in page.text, text
     assert "unused" not in page.text
 

@@ -46,6 +46,21 @@ def test_overrides_reach_only_their_dataset() -> None:
     assert flow.options("align", "samples")["max_gap"] == 5
 
 
+def test_samples_of_another_table() -> None:
+    flow = layout(datasets={"more": {"source": "samples", "table": "experiments/unseen.tsv"}})
+    tables = [[*flow.source_tables(name)] for name in ("samples", "more", "puppets")]
+    assert tables == [["workflow/samples.tsv"], ["experiments/unseen.tsv"], []]
+    assert flow.manifest_arguments("more") == ["--table", "experiments/unseen.tsv"]
+    # A dataset that was made before the table could be chosen is not stale.
+    assert flow.source_options("more") == flow.source_options("samples")
+    assert flow.sample_tables() == ["workflow/samples.tsv"]
+    used = layout(
+        datasets={"more": {"source": "samples", "table": "experiments/unseen.tsv"}},
+        protocols={"self": {"datasets": ["more"]}},
+    )
+    assert used.sample_tables() == ["experiments/unseen.tsv", "workflow/samples.tsv"]
+
+
 def test_a_source_is_told_its_own_keys_and_the_seed() -> None:
     flow = layout(seed=7)
     assert flow.source_options("samples") == {"kinds": ["video", "image"], "clips": []}

@@ -266,6 +266,10 @@ def test_whole_numbers_may_have_a_point(base: Path) -> None:
             "datasets.new.table: unknown key",
         ),
         (
+            {"datasets": {"new": {"source": "samples", "table": "x.tsv"}}},
+            "datasets.new.table: 'x.tsv' is not a file; name a TSV file",
+        ),
+        (
             {"protocols": {"self": {"kind": "truth"}}},
             "protocols.self.datasets: 'samples' is of the source 'samples'; the kind truth needs the source",
         ),

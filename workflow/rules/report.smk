@@ -75,7 +75,7 @@ rule report:
         cards=flow.cards(),
         status=[path for name in flow.datasets_used() for path in flow.files(name, "status")],
         weights_table="workflow/weights.tsv",
-        samples_table="workflow/samples.tsv",
+        samples_tables=flow.sample_tables(),
     output:
         page=report("results/report/index.html", caption="../report/report.rst", category="Report"),
         counts="results/report/datasets.csv",
@@ -95,6 +95,6 @@ rule report:
         "python -m remime.stages.report --metrics {input.metrics} --csv {input.csv} --tables {input.tables}"
         " --figures {input.figures} --sheets {input.sheets} --datasets {params.datasets}"
         " --benchmarks {params.benchmarks} --cards {input.cards} --weights {input.weights_table}"
-        " --samples {input.samples_table} --output {output.page} --counts {output.counts}"
+        " --samples {input.samples_tables} --output {output.page} --counts {output.counts}"
         " --options {params.options:q}"
         " 2>&1 | tee -i {log}"

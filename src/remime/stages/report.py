@@ -54,7 +54,7 @@ def run(
     benchmarks: Sequence[Path],
     cards: Sequence[Path],
     weights: Path,
-    samples: Path | None,
+    samples: Sequence[Path],
     output: Path,
     options: Mapping[str, Any],
     counts: Path | None = None,
@@ -69,7 +69,7 @@ def run(
         benchmarks: ``results/benchmarks/{protocol}``, whose pairs are counted.
         cards: the models' cards, Markdown.
         weights: the repository's table of pretrained files.
-        samples: its table of sample clips, or None.
+        samples: the tables of the sample clips, if there are any.
         output: the page.
         options: ``OPTIONS`` with the values of the configuration; ``weights`` names the networks that were
             used (none: all of the table), ``failures`` limits the clips that are listed for a dataset.
@@ -95,7 +95,7 @@ def run(
         "benchmarks": [facts.benchmark_facts(folder) for folder in benchmarks],
         "shown": options["failures"],
         "weights": facts.weight_rows(weights, options["weights"]),
-        "samples": facts.sample_rows(samples, datasets) if samples is not None else [],
+        "samples": [row for path in samples for row in facts.sample_rows(path, datasets)],
         "environment": facts.environment(),
     }
     write_text(output, page.render(context))
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sheets", type=Path, nargs="*", default=[], help="folders of videos and pictures")
     parser.add_argument("--benchmarks", type=Path, nargs="*", default=[], help="the benchmarks' folders")
     parser.add_argument("--cards", type=Path, nargs="*", default=[], help="the models' cards")
-    parser.add_argument("--samples", type=Path, help="table of sample clips")
+    parser.add_argument("--samples", type=Path, nargs="*", default=[], help="tables of sample clips")
     args = parser.parse_args(argv)
     run(
         args.metrics,

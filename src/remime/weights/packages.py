@@ -19,7 +19,14 @@ TIMEOUT = 1800
 """Seconds that a client may take."""
 
 # pip asks the build backend of a source distribution for its metadata before it hands the file over. This
-# one answers in setuptools' place from PKG-INFO, so that no code of the package runs.
+# one answers in its place from PKG-INFO, so that no code of the package runs.
+_BACKENDS = (
+    "setuptools.build_meta",
+    "hatchling.build",
+    "flit_core.buildapi",
+    "poetry.core.masonry.api",
+    "pdm.backend",
+)
 _BACKEND = """
 import email
 import pathlib
@@ -78,10 +85,13 @@ def _reason(output: str) -> str:
 
 
 def _pip(package: str, digest: str, folder: Path) -> None:
-    stub = folder / "stub" / "setuptools"
-    stub.mkdir(parents=True)
-    (stub / "__init__.py").touch()
-    (stub / "build_meta.py").write_text(_BACKEND, encoding="utf-8")
+    stubs = folder / "stubs"
+    for name in _BACKENDS:
+        module = stubs.joinpath(*name.split(".")).with_suffix(".py")
+        module.parent.mkdir(parents=True)
+        module.write_text(_BACKEND, encoding="utf-8")
+        for parent in module.relative_to(stubs).parents[:-1]:
+            (stubs / parent / "__init__.py").touch()
     requirements = folder / "requirements.txt"
     # The hash makes pip refuse another file before it looks into it.
     requirements.write_text(f"{package} --hash=sha256:{digest}\n", encoding="utf-8")
@@ -93,7 +103,7 @@ def _pip(package: str, digest: str, folder: Path) -> None:
         ],
         folder,
         {
-            "PYTHONPATH": str(stub.parent),
+            "PYTHONPATH": str(stubs),
             # As a variable, because versions of pip that know no other way no longer have the option.
             "PIP_USE_PEP517": "1",
             "PIP_NO_INPUT": "1",

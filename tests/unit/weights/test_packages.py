@@ -30,15 +30,20 @@ def index(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_source_distribution_of_which_nothing_runs(tmp_path, index):
+@pytest.mark.parametrize(
+    "backend", [None, "setuptools.build_meta", "hatchling.build", "poetry.core.masonry.api"]
+)
+def test_a_source_distribution_of_which_nothing_runs(tmp_path, index, backend):
     marker = tmp_path / "ran"
-    data = tar_bytes(
-        {
-            "thing-1.0/PKG-INFO": METADATA.encode(),
-            "thing-1.0/setup.py": SETUP.format(marker=str(marker)).encode(),
-            "thing-1.0/net.bin": b"network",
-        }
-    )
+    members = {
+        "thing-1.0/PKG-INFO": METADATA.encode(),
+        "thing-1.0/setup.py": SETUP.format(marker=str(marker)).encode(),
+        "thing-1.0/net.bin": b"network",
+    }
+    if backend:
+        system = f'[build-system]\nrequires = ["{backend.split(".")[0]}"]\nbuild-backend = "{backend}"\n'
+        members["thing-1.0/pyproject.toml"] = system.encode()
+    data = tar_bytes(members)
     (index / "thing-1.0.tar.gz").write_bytes(data)
     kept = download_package("pypi:thing==1.0", digest(data), tmp_path / "cache")
     assert kept.read_bytes() == data
