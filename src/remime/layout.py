@@ -425,7 +425,7 @@ class Layout:
         return inputs
 
     def _truth(self, name: str) -> list[str]:
-        """Rendered clips with their true latents or lids, where a training learns from them."""
+        """Rendered clips with what is known of them, where a training learns from that."""
         train = self.trained(name)["train"]
         if not (train["latent_batch"] and train["truth"]):
             return []

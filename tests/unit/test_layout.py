@@ -186,7 +186,7 @@ def test_patience_is_an_option_only_where_it_is_set() -> None:
     [
         ({"latent_batch": 8}, [f"results/puppets/clips/000{i}-of-0002.tar" for i in (0, 1)]),
         ({}, None),
-        ({"latent_batch": 8, "truth": False}, None),
+        ({"latent_batch": 8, "truth": []}, None),
         ({"latent_batch": 8, "datasets": ["samples"]}, None),
     ],
 )

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from remime.layout import Dataset
 
 _OPEN_SHARDS = 16
-_FOLLOWING = 0.5  # of the eyes' opening, which rendered lids lose when the eyes look down (least squares)
 _SAME_MOMENT = 1e-3  # s; times of frames are rounded to a video's time base
 
 
@@ -43,6 +42,21 @@ class Sample:
     identity: str
     split: str
     time: float = math.nan  # seconds in the clip, where it matters
+
+
+@dataclass(frozen=True)
+class FaceUnits:
+    """What the frames of one rendered clip show.
+
+    Attributes:
+        where: positions of its n frames.
+        values: [n,k], 0 (at rest) to 1.
+        names: of the k, ARKit's.
+    """
+
+    where: list[int]
+    values: Tensor
+    names: tuple[str, ...]
 
 
 class Frames:
@@ -115,23 +129,18 @@ class Frames:
         for where, truth in self._truth("w_plus"):
             yield where, torch.from_numpy(truth["w_plus"])
 
-    def closed_lids(self) -> Iterator[tuple[list[int], Tensor]]:
-        """How far rendered heads close their lids, as their source stored it beside the clips.
+    def face_units(self) -> Iterator[FaceUnits]:
+        """What rendered heads do, as their source stored it beside the clips.
 
         Yields:
-            for each clip of which it is known: positions of its frames, and [n], 0 (open) to 1 (closed): the
-            coefficient eyeBlink and half of eyeLookDown, since lids follow the eyes, in the mean of both.
+            for each clip of which it is known.
 
         Raises:
             InputError: as ``true_latents``.
         """
         for where, truth in self._truth("coefficients", "names"):
-            names = truth["names"].tolist()
-            blink, down = (
-                truth["coefficients"][:, [name.startswith(unit) for name in names]].mean(1)
-                for unit in ("eyeBlink", "eyeLookDown")
-            )
-            yield where, torch.from_numpy(np.clip(blink + _FOLLOWING * down, 0, 1).astype(np.float32))
+            values = torch.from_numpy(truth["coefficients"].astype(np.float32))
+            yield FaceUnits(where, values, tuple(truth["names"].tolist()))
 
     def _truth(self, name: str, *beside: str) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
         """What clips came with beside them.

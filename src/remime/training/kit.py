@@ -16,7 +16,7 @@ from remime.errors import InputError
 from remime.files import atomic
 from remime.images import to_tensor
 from remime.models import Model, shipped
-from remime.training.data import Frames, SameMotion, Sample
+from remime.training.data import FaceUnits, Frames, SameMotion, Sample
 from remime.training.job import Job, directions_of
 from remime.training.parts import LIMIT, Parts, read_parts, write_parts
 from remime.versions import STAGES
@@ -29,7 +29,7 @@ class CarriedFrames(Frames):
     def __init__(self, samples: Sequence[Sample], carried: dict[str, Any]) -> None:
         super().__init__([], samples)
         self._jpegs, self._ends = carried["jpegs"], [0, *carried["ends"].tolist()]
-        self._latents, self._true, self._lids = carried["latents"], carried["truth"], carried["lids"]
+        self._latents, self._true, self._units = carried["latents"], carried["truth"], carried["units"]
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """Aligned frames [B,3,R,R] in [-1,1]."""
@@ -50,9 +50,10 @@ class CarriedFrames(Frames):
         """As ``Frames.true_latents``."""
         yield from self._true
 
-    def closed_lids(self) -> Iterator[tuple[list[int], Tensor]]:
-        """As ``Frames.closed_lids``."""
-        yield from self._lids
+    def face_units(self) -> Iterator[FaceUnits]:
+        """As ``Frames.face_units``."""
+        for units in self._units:
+            yield FaceUnits(**units)
 
 
 def pack_kit(job: Job, networks: Iterable[Path], folder: Path, limit: int = LIMIT) -> Parts:
@@ -147,7 +148,7 @@ def _carry(frames: Frames | None, options: dict[str, Any]) -> dict[str, Any] | N
     return _carry_images(frames) | {
         "latents": frames.latents(range(len(frames))) if with_latents else None,
         "truth": list(frames.true_latents()) if truth else [],
-        "lids": list(frames.closed_lids()) if truth else [],
+        "units": [vars(units) for units in frames.face_units()] if truth else [],
     }
 
 
@@ -160,7 +161,7 @@ def _carry_images(frames: Frames) -> dict[str, Any]:
     return {
         "latents": None,
         "truth": [],
-        "lids": [],
+        "units": [],
         "samples": [asdict(sample) for sample in frames.samples],
         "jpegs": _bytes(b"".join(jpegs)),
         "ends": torch.tensor([len(jpeg) for jpeg in jpegs]).cumsum(0),

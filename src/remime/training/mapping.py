@@ -29,6 +29,7 @@ from remime.training.loop import Task, Updater
 from remime.training.losses import ImageLosses, cosface, face_crop
 from remime.training.optimizers import Ranger
 from remime.training.processes import Processes
+from remime.training.truth import lost_by_inversion
 
 DEFAULTS: dict[str, Any] = {
     "batch": 8,
@@ -40,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "correction_resolution": 128,  # at which it looks at faces
     "cross_batch": 0,  # targets per step that two moments of somebody else's clip drive
     "cross_resolution": 128,  # at which these are looked at
-    "truth": True,  # the latent loss asks for the motion of true latents where frames were rendered from such
+    "truth": ["latents", "lids"],  # what the latent loss takes from the truth, of ``training.truth.KINDS``
     "image_every": 1,  # steps between batches with image losses
     "varied": 0.0,  # share of the driving frames that E_m sees with another camera and in other light
     "identity": "dlib-resnet-id",
@@ -106,7 +107,7 @@ class MappingTask(Task):
     The term ``latent`` is ours: the output's latent against the driving frame's, in self-reenactment. It
     needs no decode, and lets the ``small`` preset learn on a CPU. Inversions lose much of lids and lips; for
     frames that were rendered from known latents, the target's inversion plus the true change is wanted. Of
-    rendered heads the lids are known: along what closes lids in W+ their true change is wanted.
+    rendered heads lids and mouths are known: along the directions of these their true change is wanted.
 
     The term ``same_motion`` is ours, too: the variance, over people who show one moment of one motion, of
     what M adds for it. Self-reenactment leaves that open: what a face's shape adds to E_m's code cancels
@@ -215,7 +216,7 @@ class MappingTask(Task):
             self.cached_latents = torch.cat(
                 [train.latents(everything[i : i + 64]).half() for i in range(0, len(train), 64)]
             )
-            self.true_minus_inverted = self._true_minus_inverted(train) if self.o["truth"] else None
+            self.lost = self._lost_by_inversion(train) if self.o["truth"] else None
 
     def _new_correction(self, train: Frames) -> Correction | None:
         """The small M's correction, if it has one, with the statistics of latents."""
@@ -246,37 +247,12 @@ class MappingTask(Task):
         self.method.requires_grad_(False)
         return correction.requires_grad_(True)
 
-    def _true_minus_inverted(self, frames: Frames) -> Tensor | None:
-        """What inversion took from the latents [N,rows,512], zeros where nobody knows; None if nowhere.
-
-        Of generated frames that is known altogether, up to one offset for each clip, of rendered heads only
-        along what closes lids.
-        """
+    def _lost_by_inversion(self, frames: Frames) -> Tensor | None:
         assert self.cached_latents is not None
-        difference, known, blinking = torch.zeros_like(self.cached_latents), 0, 0
-        for where, true in frames.true_latents():
-            difference[where] = (true - self.cached_latents[where].float()).half()
-            known += len(where)
-        if (closing := self._closing()) is not None:
-            for where, closed in frames.closed_lids():
-                inverted = self.cached_latents[where].float().flatten(1) @ closing / (closing @ closing)
-                lost = torch.outer(closed - inverted, closing)
-                difference[where] = lost.view_as(difference[where]).half()
-                blinking += len(where)
-        print(
-            f"the true latents of {known} of {len(frames)} frames are known, of {blinking} the lids",
-            file=sys.stderr,
-        )
-        return difference if known or blinking else None
-
-    def _closing(self) -> Tensor | None:
-        """What closes lids, [rows*512]; None where nobody knows it."""
-        lids = load_directions().lids if self.o.get("generator", EMBEDDED) == EMBEDDED else None
-        if lids is None:
-            return None
-        closing = torch.zeros(self.method.rows, lids.shape[1])
-        closing[: len(lids)] = torch.from_numpy(lids)
-        return closing.flatten()
+        embedded = self.o.get("generator", EMBEDDED) == EMBEDDED
+        seen = None if self.measured is None else self.measured[:, -len(BLENDSHAPES) :]
+        directions = load_directions() if embedded else None
+        return lost_by_inversion(frames, self.cached_latents, seen, directions, self.o["truth"])
 
     @torch.no_grad()
     def _prepare(self, encoder: MeshMotionEncoder, frames: Frames) -> None:
@@ -412,7 +388,7 @@ class MappingTask(Task):
         codes = self._codes(where["s_a"], where.get("varied"))
         own = self._codes(where["t_a"]) if self.method.subtracts else None
         source, wanted = (self.cached_latents[i].to(self.device).float() for i in (target, driving))
-        if (lost := self.true_minus_inverted) is not None:
+        if (lost := self.lost) is not None:
             wanted = wanted + (lost[driving].float() - lost[target].float()).to(self.device)
         return ((self.method(source, codes, own) - wanted) / self.spread).square().mean()
 

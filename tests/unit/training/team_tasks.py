@@ -34,7 +34,7 @@ E4E = {
 }  # fmt: skip
 MAPPING = {
     "method": "mapping", "preset": "small", "variant": "cos", "seed": 0, "batch": 2, "latent_batch": 6,
-    "truth": False, "varied": 0.5, "validate_batches": 1, "learning_rate": 1e-3,
+    "truth": [], "varied": 0.5, "validate_batches": 1, "learning_rate": 1e-3,
     "losses": {"latent": 1.0, "cos": 0.1},
 }  # fmt: skip
 TASKS = {"inverter": INVERTER, "e4e": E4E, "mapping": MAPPING}

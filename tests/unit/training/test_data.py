@@ -107,18 +107,20 @@ def test_clips_without_truth(dataset, rendered):
     assert list(frames.true_latents()) == []
 
 
-def test_closed_lids_of_rendered_heads(tmp_path):
-    """Of both eyes and at the frames' own moments, with what lids do when eyes look down."""
+def test_face_units_of_rendered_heads(tmp_path):
+    """At the frames' own moments."""
     dataset = tiny.make_dataset(tmp_path / "results" / "faces")
     for shard in dataset.shard_names:
         tiny.add_blinks(dataset, shard)
     frames = indexed_frames([dataset], "psp", "train")
-    found = {i: v for where, lids in frames.closed_lids() for i, v in zip(where, lids.tolist(), strict=True)}
-    assert sorted(found) == list(range(len(frames)))
-    for i, closed in found.items():
-        sample = frames.samples[i]
-        expected = tiny.closed_lids(tiny.CLIPS[sample.clip][1])[round((sample.time - 0.5) * 25)]
-        assert closed == pytest.approx(float(expected), abs=1e-6)
+    found = list(frames.face_units())
+    assert sorted(i for units in found for i in units.where) == list(range(len(frames)))
+    for units in found:
+        jaw = units.values[:, units.names.index("jawOpen")]
+        for i, value in zip(units.where, jaw.tolist(), strict=True):
+            sample = frames.samples[i]
+            expected = tiny.closed_lids(tiny.CLIPS[sample.clip][1])[round((sample.time - 0.5) * 25)]
+            assert value == pytest.approx(1 - float(expected), abs=1e-6)
     assert list(frames.true_latents()) == []
 
 

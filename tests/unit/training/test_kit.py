@@ -53,7 +53,7 @@ def test_an_inverters_job(tmp_path, dataset, network):
     assert all(torch.equal(v, there.start.tensors[k]) for k, v in start.tensors.items())
 
 
-@pytest.mark.parametrize("truth", [True, False])
+@pytest.mark.parametrize("truth", [["latents"], []])
 def test_a_methods_job(tmp_path, dataset, network, truth):
     for shard in dataset.shard_names:
         tiny.add_truth(dataset, shard)
@@ -68,14 +68,14 @@ def test_a_methods_job(tmp_path, dataset, network, truth):
     rows = list(range(len(job.train)))
     assert torch.equal(there.train.latents(rows), job.train.latents(rows))
     known = list(there.train.true_latents())
-    assert bool(known) == truth
+    assert bool(known) == bool(truth)
     for (where, latents), (expected, true) in zip(known, job.train.true_latents(), strict=False):
         assert where == expected
         assert torch.equal(latents, true)
     assert there.start is None
 
 
-def test_known_lids_travel_too(tmp_path, dataset):
+def test_known_face_units_travel_too(tmp_path, dataset):
     for shard in dataset.shard_names:
         tiny.add_blinks(dataset, shard)
     inverter = tiny.save_inverter(tmp_path / "inverter.safetensors")
@@ -85,9 +85,9 @@ def test_known_lids_travel_too(tmp_path, dataset):
     there = read_kit(tmp_path / "kit", "m", tmp_path)
     assert job.train is not None
     assert there.train is not None
-    ours, theirs = (list(frames.closed_lids()) for frames in (job.train, there.train))
-    assert [where for where, _ in theirs] == [where for where, _ in ours]
-    assert torch.equal(*(torch.cat([lids for _, lids in known]) for known in (ours, theirs)))
+    ours, theirs = (list(frames.face_units()) for frames in (job.train, there.train))
+    assert [(u.where, u.names) for u in theirs] == [(u.where, u.names) for u in ours]
+    assert torch.equal(*(torch.cat([u.values for u in known]) for known in (ours, theirs)))
 
 
 def test_a_job_belongs_to_its_directions(tmp_path, dataset, monkeypatch):

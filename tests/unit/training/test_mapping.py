@@ -123,7 +123,7 @@ def test_rendered_frames_show_the_true_motion(tmp_path, made):
     out = task.method(frames.latents(target), codes, own)
     expected = ((out - wanted) / task.spread).square().mean()
     assert one_step(task)["latent"] == pytest.approx(float(expected.detach()), rel=1e-2)
-    unaware = one_step(made(where=rendered, **LATENT, truth=False))["latent"]
+    unaware = one_step(made(where=rendered, **LATENT, truth=[]))["latent"]
     assert unaware == pytest.approx(one_step(made(**LATENT))["latent"])
     assert unaware != pytest.approx(float(expected.detach()), rel=0.1)
 
@@ -140,7 +140,7 @@ def test_lids_of_rendered_heads_close_as_they_do(tmp_path, made, monkeypatch):
     task = made(where=rendered, **LATENT, generator="tiny")
     frames = task.pairs.frames
     inverted = frames.latents(range(len(frames)))
-    wanted = inverted + task.true_minus_inverted.float()
+    wanted = inverted + task.lost.float()
     closing = torch.zeros(tiny.ROWS, 512)
     closing[: len(lids)] = torch.from_numpy(lids)
     along = [(w.flatten(1) @ closing.flatten()) / closing.square().sum() for w in (inverted, wanted)]
@@ -151,7 +151,7 @@ def test_lids_of_rendered_heads_close_as_they_do(tmp_path, made, monkeypatch):
     assert along[1].tolist() == pytest.approx(closed, abs=5e-3)  # half precision
     beside = [w - a[:, None, None] * closing for w, a in zip((inverted, wanted), along, strict=True)]
     assert torch.allclose(*beside, atol=5e-3)
-    assert made(where=rendered, **LATENT, generator="tiny", truth=False).true_minus_inverted is None
+    assert made(where=rendered, **LATENT, generator="tiny", truth=[]).lost is None
 
 
 @dataclass
@@ -159,6 +159,7 @@ class Known:
     """Directions of which only the lids are told."""
 
     lids: np.ndarray
+    names = ("eyeBlinkLeft",)
 
     @property
     def steps(self):
