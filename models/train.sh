@@ -36,10 +36,10 @@ if [ ! -f $regression/card.md ]; then
     --output $regression/model.safetensors --card $regression/card.md --history $regression/history.parquet \
     --state results/state/train/puppet-regression
 fi
-# Then what closes lids, by descent.
+# Then what closes lids, by descent, for as long as it gains.
 workflow $weights/{lpips-alex,edgeface-s}.safetensors
-once puppet-directions '{"kind": "directions", "steps": 240, "batch": 4, "learning_rate": 1e-2, "ema": 0.95,
-  "seed": 0, "validate_every": 40, "checkpoint_every": 40, "keep": "last"}' --init $regression/model.safetensors
+once puppet-directions '{"kind": "directions", "steps": 4000, "batch": 4, "learning_rate": 1e-2, "ema": 0.95,
+  "seed": 0, "validate_every": 40, "checkpoint_every": 40, "patience": 3}' --init $regression/model.safetensors
 
 workflow shards
 workflow models
