@@ -97,6 +97,14 @@ def test_long_curves_are_thinned_in_cards():
     assert curve == sorted(curve)
 
 
+def test_thinned_curves_keep_the_best():
+    rows = [
+        {"step": 40 * i, "split": "val", "name": "score", "value": -1.0 if i == 22 else 0.0}
+        for i in range(26)
+    ]
+    assert [880, -1.0] in _curve(rows)
+
+
 def test_method(run, dataset):
     model, folder = run("mapping", MAPPING)
     assert {k.split(".")[0] for k in model.tensors} == {"method"}

@@ -345,7 +345,7 @@ def carry_out(job: Job, state: Path, deadline: float | None = None) -> tuple[Res
 
 
 def _curve(history: Sequence[Mapping[str, Any]], most: int = 13) -> list[list[float]]:
-    """Steps and scores of a training's validations, of which at most so many, the first and last included."""
+    """Steps and scores of a training's validations: at most so many evenly spaced ones and the best."""
     scores = [
         [row["step"], round(row["value"], 4)]
         for row in history
@@ -353,7 +353,9 @@ def _curve(history: Sequence[Mapping[str, Any]], most: int = 13) -> list[list[fl
     ]
     if len(scores) <= most:
         return scores
-    return [scores[round(i * (len(scores) - 1) / (most - 1))] for i in range(most)]
+    shown = {round(i * (len(scores) - 1) / (most - 1)) for i in range(most)}
+    best = min(range(len(scores)), key=lambda i: scores[i][1])
+    return [scores[i] for i in sorted(shown | {best})]
 
 
 def figures_of(job: Job, state: Path, model: Model) -> dict[str, float]:
