@@ -53,7 +53,7 @@ def pale(images, landmarks):
 
 
 def test_lids_close_and_the_person_stays(faces):
-    """Measured 0.35 of what they are open, and a cosine of 0.82."""
+    """Measured 0.36 of what they are open, and a cosine of 0.83."""
     generator, latents, shown = faces
     lids = load_directions().lids
     with torch.inference_mode():
@@ -65,7 +65,7 @@ def test_lids_close_and_the_person_stays(faces):
     assert np.mean(opening(pictures) / opening(shown)) < 0.5
     assert same.mean() > 0.78
     landmarks = np.stack([*map(landmark_finder(), to_image(fit(shown, 512)))]) / 2
-    # Measured 13; before their colour was in the loss, 22.
+    # Measured 15; before their colour was in the loss, 22.
     assert np.abs(pale(pictures, landmarks)).mean() < 17
 
 
