@@ -50,7 +50,7 @@ def leakage(values):
 
 
 def test_the_same_motion_by_other_people_is_much_the_same(driving, mapping):
-    """Measured 0.51, of which all but 0.30 is the same for all moments; the bounds leave a quarter."""
+    """Measured 0.55, of which all but 0.32 is the same for all moments; the bounds leave a tenth."""
     method, _ = mapping
     with torch.inference_mode():
         added = method.map.motion(method.motion_encoder(driving.flatten(0, 1))).view(PEOPLE, MOMENTS, -1)
@@ -59,7 +59,7 @@ def test_the_same_motion_by_other_people_is_much_the_same(driving, mapping):
 
 
 def test_relative_expressions_leave_out_how_faces_are_built(driving, mapping):
-    """Measured 0.45, where it is 0.51 when all is transferred; the course over time stays as it was."""
+    """Measured 0.48, where it is 0.55 when all is transferred; the course over time stays as it was."""
     plain, generator = mapping
     relative = load_method(
         {"method": "mapping", "relative_expression": 1.0}, shipped("mapping-small"), generator
@@ -84,7 +84,7 @@ def test_relative_expressions_leave_out_how_faces_are_built(driving, mapping):
 def test_turns_are_told_from_expressions(driving, mapping):
     """Without expressions the head turns alike, three quarters as far, and the mouth hardly opens.
 
-    Measured 0.75 and 0.06. What M has learned of turns beside the measured directions counts as expression.
+    Measured 0.77 and 0.04. What M has learned of turns beside the measured directions counts as expression.
     """
     plain, generator = mapping
     still = load_method(
@@ -124,4 +124,4 @@ def test_other_targets_move_alike(driving, mapping):
     for a, b in combinations(range(TARGETS), 2):
         assert torch.allclose(moved[a], moved[b], atol=1e-4)  # of latents of about 1, in float32
         assert pearson(yaw[a], yaw[b]) > 0.9
-        assert pearson(jaw[a], jaw[b]) > 0.5  # measured 0.72: one of them opens it late
+        assert pearson(jaw[a], jaw[b]) > 0.5  # measured 0.78: one of them opens it late

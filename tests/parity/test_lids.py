@@ -70,7 +70,7 @@ def test_lids_close_and_the_person_stays(faces):
 
 
 def test_eyes_close_with_those_of_the_driving_face(faces, weights):
-    """A rendered head shuts its eyes; so do faces that it drives, to 0.34 of what they are open.
+    """A rendered head shuts its eyes; so do faces that it drives, to 0.30 of what they are open.
 
     It was 0.70 before lids had a direction of their own.
     """
