@@ -316,10 +316,12 @@ def test_a_published_dataset_is_planned_from_its_files(tmp_path: Path) -> None:
 
 
 def test_a_wrong_configuration_is_reported_without_a_traceback(tmp_path: Path) -> None:
-    project = Project(tmp_path, {"seed": "one", "aling": {}, **folder_config()})
+    project = Project(tmp_path, {"seed": "one", **folder_config()})
     add_clip(tmp_path, "a/clip.mp4")
-    done = project.attempt("--dry-run")
+    (tmp_path / "own.yaml").write_text("aling: {}")
+    done = project.attempt("--dry-run", "--configfile", "own.yaml")
     assert done.returncode != 0
+    assert re.search(r"config.yaml, \S*own.yaml: 2 problem\(s\) in the configuration", done.stdout)
     assert "seed: 'one' is text; allowed: a whole number" in done.stdout
     assert "aling: unknown key" in done.stdout
     assert "did you mean 'align'?" in done.stdout

@@ -13,10 +13,13 @@ shell.prefix(f'set -euo pipefail; export PYTHONPATH="${{{{PYTHONPATH:-}}}}:{sour
 from remime import libraries, options
 from remime.errors import RemimeError
 from remime.layout import to_json
+from remime.schema import listed
 from remime.versions import STAGES
 
+# Files of the command line lie over the Snakefile's own, so messages name them as well.
+configured = listed(["config.yaml", *workflow.overwrite_configfiles])
 try:
-    flow = options.layout(config)
+    flow = options.layout(config, name=configured)
 except RemimeError as error:
     raise WorkflowError(str(error)) from None
 
