@@ -49,9 +49,11 @@ def prepare(name: str, configfiles: Sequence[Path], folder: Path, limit: int, co
         InputError: the configuration has no such training.
     """
     from remime.options import layout, read_files
+    from remime.schema import listed
     from remime.training.kit import pack_kit
 
-    flow = layout(read_files([Path("config.yaml"), *configfiles]))
+    files = [Path("config.yaml"), *configfiles]
+    flow = layout(read_files(files), name=listed(files))
     trained = [n for n in flow.trainings() if flow.learns(n)]
     if name not in trained:
         raise InputError(name, "is not trained by this configuration", f"allowed: {', '.join(trained)}")

@@ -222,6 +222,14 @@ def test_prepare_refuses_what_is_not_trained(workflow, tmp_path):
     assert workflow[0] == []
 
 
+def test_prepare_names_the_files_of_a_wrong_configuration(workflow, tmp_path):
+    overlay = tmp_path / "own.yaml"
+    overlay.write_text("aling: {}\n")
+    with pytest.raises(InputError, match=r"^config\.yaml, \S*own\.yaml: 1 problem"):
+        slices.prepare("psp", [overlay], tmp_path / "parts", 2**24, 1)
+    assert workflow[0] == []
+
+
 def test_minutes_are_checked(job):
     with pytest.raises(InputError, match=r"--minutes: got 0\.0"):
         run("train", "--minutes", "0")
