@@ -9,7 +9,7 @@ import signal
 import sys
 
 # glibc's mallopt parameters (malloc.h).
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _PR_SET_PDEATHSIG = 1  # prctl.h
 # What numerical libraries take their number of threads from; Snakemake sets them from a rule's `threads`.
 _THREADS = (
@@ -28,6 +28,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc returns every buffer above 32 MB to the system and faults it in again, page by page, at
     the next allocation. Decoding at 512² and above spends most of its time on that (docs/benchmarks.md).
+    The heaps' padding (``M_TOP_PAD``) stays as it is: from 16 MB on, threads that decode a video leave 2 kB
+    behind for every frame.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -35,7 +37,7 @@ def keep_freed_memory() -> bool:
         libc = ctypes.CDLL("libc.so.6")
         return all(
             libc.mallopt(parameter, value) == 1
-            for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26))
+            for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1))
         )
     return False
 
